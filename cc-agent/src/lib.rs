@@ -1,0 +1,6 @@
+//! The agent that runs on every node, and the worker runtime that user binaries contain.
+//!
+//! The agent supervises workers, copies lanes and bulk streams between QUIC and the workers'
+//! sockets without reading them, and moves files. It never links user code.
+
+pub mod role;

@@ -1,0 +1,1 @@
+//! The roles a process can have.

@@ -1,0 +1,124 @@
+//! Every bound of the framework, in one place, with the reason beside each.
+
+use std::time::Duration;
+
+/// Largest frame on a lane, header included. 64 KiB keeps one slow value from holding
+/// up the small frames behind it; anything larger goes out of band as a bulk stream.
+pub const LANE_FRAME: usize = 64 * 1024 - 1;
+
+/// Largest value (body and attachments together) that travels inside a lane frame. The
+/// rest of the frame is room for the header and the attachments' lengths.
+pub const INLINE_VALUE: usize = 60 * 1024;
+
+/// Largest control message. The largest honest one is a worker's list of functions or a
+/// status with every worker's last lines of stderr; 4 MiB is ten times that.
+pub const CONTROL_FRAME: usize = 4 * 1024 * 1024;
+
+/// Largest message between agent, guard and worker on their own sockets. Their content is
+/// a subset of what control messages carry.
+pub const LOCAL_FRAME: usize = 1024 * 1024;
+
+/// Largest bootstrap line on an agent's standard input or output: certificates and settings.
+pub const BOOTSTRAP_LINE: usize = 256 * 1024;
+
+/// Largest single value. More than the memory of any machine in the catalogue that
+/// a worker would hold one value in; a claim above it is a lie or a mistake.
+pub const VALUE: u64 = 1 << 38;
+
+/// Most attachments (out-of-band parts) of one value.
+pub const ATTACHMENTS: usize = 4096;
+
+/// Smallest `Bytes` or array that is kept out of the encoded body: below it a copy is
+/// cheaper than a table entry.
+pub const ATTACHMENT_MIN: usize = 4 * 1024;
+
+/// How deep encoded values may nest. A deeper one would exhaust the decoder's stack.
+pub const DECODE_DEPTH: usize = 128;
+
+/// Most zero-sized items accepted in a decoded sequence per byte left (and one more):
+/// they cost no bytes, so only this bounds the loop that makes them.
+pub const ZERO_SIZED_ITEMS: usize = 65_536;
+
+/// Bulk streams under way at once on one connection. More than fit into the connection's
+/// window, unread, would stall every other stream.
+pub const BULK_STREAMS: usize = 4;
+
+/// Streams a peer may have open on one connection: a lane per worker, bulk, files, exec.
+pub const STREAMS: u32 = 1_000;
+
+/// A stream's header must arrive within this time of the stream.
+pub const STREAM_HEADER_WAIT: Duration = Duration::from_secs(10);
+
+/// A connection must say `Hello` within this time.
+pub const HELLO_WAIT: Duration = Duration::from_secs(10);
+
+/// Connections an agent serves at once, owner and tools and peers together.
+pub const SESSIONS: usize = 256;
+
+/// How often QUIC sends something on an idle connection.
+pub const KEEP_ALIVE: Duration = Duration::from_secs(10);
+
+/// QUIC's idle time-out.
+pub const IDLE: Duration = Duration::from_secs(120);
+
+/// A node that has said nothing for this long is silent.
+pub const SILENT: Duration = Duration::from_secs(10);
+
+/// A node that has said nothing for this long is lost.
+pub const LOST: Duration = Duration::from_secs(60);
+
+/// How often a driver pings a node's agent and renews its lease.
+pub const HEARTBEAT: Duration = Duration::from_secs(2);
+
+/// A request to an agent that does not start processes or move data.
+pub const REQUEST_WAIT: Duration = Duration::from_secs(30);
+
+/// Connecting to an agent that is known to listen.
+pub const CONNECT_WAIT: Duration = Duration::from_secs(15);
+
+/// From the order to start a worker to its readiness: loading a large binary from a cold
+/// disk is the slow part.
+pub const WORKER_START: Duration = Duration::from_secs(60);
+
+/// From an agent process's start to its answer on standard output.
+pub const AGENT_START: Duration = Duration::from_secs(30);
+
+/// Between asking a worker to end and killing it.
+pub const STOP_GRACE: Duration = Duration::from_secs(2);
+
+/// Killing the descendants of a job: after this the guard gives up and says so.
+pub const KILL_WAIT: Duration = Duration::from_secs(10);
+
+/// Between a task's deadline and the kill of the worker that still runs it.
+pub const DEADLINE_GRACE: Duration = Duration::from_secs(1);
+
+/// How long an agent keeps its work without a driver, unless deployed with another value:
+/// long enough for a laptop to change networks, short enough to cost little.
+pub const DRIVER_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// Lines of stderr kept as evidence of a worker's death.
+pub const STDERR_TAIL_LINES: usize = 50;
+
+/// Longest log line; a longer one is split.
+pub const LOG_LINE: usize = 16 * 1024;
+
+/// Bytes of log kept per worker for whoever subscribes; older lines are dropped and counted.
+pub const LOG_RING: usize = 512 * 1024;
+
+/// Tasks outstanding on one lane: what the driver has sent and not heard of.
+pub const LANE_TASKS: usize = 16 * 1024;
+
+/// Asynchronous functions that one worker runs at once.
+pub const ASYNC_TASKS: usize = 1_000;
+
+/// Items of an ordered `map` that may be finished before the one that is next to yield.
+pub const ORDERED_WINDOW: usize = 64 * 1024;
+
+/// Chunk in which values, files and binaries are read and written.
+pub const CHUNK: usize = 256 * 1024;
+
+/// Slots of workers that one node can be asked for.
+pub const WORKERS_PER_NODE: u32 = 1_024;
+
+/// Nodes that one cluster can be asked for.
+pub const NODES: u32 = 10_000;
