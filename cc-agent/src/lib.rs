@@ -3,4 +3,15 @@
 //! The agent supervises workers, copies lanes and bulk streams between QUIC and the workers'
 //! sockets without reading them, and moves files. It never links user code.
 
+mod agent;
+mod bootstrap;
+mod exec;
+mod lease;
 pub mod role;
+mod session;
+mod splice;
+mod status;
+mod store;
+mod supervise;
+mod transfer;
+mod worker;
