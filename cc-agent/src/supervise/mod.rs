@@ -1,1 +1,5 @@
-//! To come.
+//! Workers under guards.
+
+mod socket;
+
+pub(crate) use socket::ControlSocket;
