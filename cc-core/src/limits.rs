@@ -35,8 +35,8 @@ pub const ATTACHMENT_MIN: usize = 4 * 1024;
 /// How deep encoded values may nest. A deeper one would exhaust the decoder's stack.
 pub const DECODE_DEPTH: usize = 128;
 
-/// Most zero-sized items accepted in a decoded sequence per byte left (and one more):
-/// they cost no bytes, so only this bounds the loop that makes them.
+/// Most zero-sized items in the sequences and maps of one decoded value: they cost no bytes,
+/// so only this bounds the loop that makes them.
 pub const ZERO_SIZED_ITEMS: usize = 65_536;
 
 /// Bulk streams under way at once on one connection. More than fit into the connection's
@@ -122,3 +122,37 @@ pub const WORKERS_PER_NODE: u32 = 1_024;
 
 /// Nodes that one cluster can be asked for.
 pub const NODES: u32 = 10_000;
+
+/// How long one piece of a transfer may wait for the receiver's disk or network before that
+/// receiver is given up: writing back a full page cache to a slow disk takes tens of seconds.
+pub const TRANSFER_STALL: Duration = Duration::from_secs(60);
+
+/// How long the giver of a transfer may be silent: longer than a whole tree below it may
+/// stall, since it is held back by them.
+pub const TRANSFER_SILENCE: Duration = Duration::from_secs(600);
+
+/// Slowest pace, in bytes a second, at which a node is expected to put received content in its
+/// place; with [`TRANSFER_SILENCE`] it bounds the wait for the last answer.
+pub const TRANSFER_PACE: u64 = 1 << 20;
+
+/// Largest window, as a power of two of bytes, that received compressed data may ask for.
+/// What is sent needs 2^19 to 2^21.
+pub const ZSTD_WINDOW_LOG: u32 = 23;
+
+/// Longest text of a failed transfer, which may list every node of a tree.
+pub const TRANSFER_REPORT: usize = 1 << 20;
+
+/// Bytes of an agent's own log before a new one is begun; one old one is kept. Days of
+/// ordinary work, and nothing on any disk.
+pub const AGENT_LOG: u64 = 8 << 20;
+
+/// Requests of one session that an agent works on at once; more are answered with an error.
+/// A client that waits for its answers has a handful.
+pub const SESSION_REQUESTS: usize = 64;
+
+/// Control frames on their way to one session's client. A client that does not read them
+/// holds up its own session only.
+pub const SESSION_FRAMES: usize = 64;
+
+/// How long an ending session's client has for taking its last frame.
+pub const GOODBYE_WAIT: Duration = Duration::from_secs(2);
