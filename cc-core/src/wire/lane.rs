@@ -17,6 +17,7 @@ const TASK: u8 = 1;
 const CANCEL: u8 = 2;
 const DONE: u8 = 3;
 const FUNCTIONS: u8 = 4;
+const TAKE_BACK: u8 = 5;
 
 const INLINE: u8 = 0;
 const BULK: u8 = 1;
@@ -104,8 +105,12 @@ pub struct Functions {
 pub enum Frame<'a> {
     /// A task to run.
     Task(Task<'a>),
-    /// A task that nobody waits for any more.
+    /// A task that nobody waits for any more: unstarted, it is answered with
+    /// [`Outcome::TakenBack`]; started, it is told so and answered when it ends.
     Cancel(u32),
+    /// A task that another worker could run: unstarted, it is answered with
+    /// [`Outcome::TakenBack`]; started, it goes on and this has no effect.
+    TakeBack(u32),
     /// The end of a task.
     Done(Done<'a>),
     /// The worker's functions.
@@ -186,6 +191,13 @@ pub fn put_task(out: &mut Vec<u8>, task: &Task<'_>) {
 /// Appends a cancellation.
 pub fn put_cancel(out: &mut Vec<u8>, id: u32) {
     let start = begin(out, CANCEL);
+    put_varint(out, u64::from(id));
+    end(out, start);
+}
+
+/// Appends the wish to have a task back.
+pub fn put_take_back(out: &mut Vec<u8>, id: u32) {
+    let start = begin(out, TAKE_BACK);
     put_varint(out, u64::from(id));
     end(out, start);
 }
@@ -373,6 +385,7 @@ pub fn decode(frame: &[u8]) -> Result<Frame<'_>, WireError> {
             })
         }
         CANCEL => Frame::Cancel(fields.small()?),
+        TAKE_BACK => Frame::TakeBack(fields.small()?),
         DONE => {
             let id = fields.small()?;
             let outcome = match fields.byte()? {
@@ -407,12 +420,18 @@ pub fn next_frame(bytes: &[u8]) -> Option<Range<usize>> {
 /// The head of a bulk stream: the number of parts (the body and each attachment) and their
 /// lengths as `u64`, little-endian; the parts follow.
 pub fn bulk_head(payload: &Payload) -> Vec<u8> {
-    let mut head = Vec::with_capacity(8 * (2 + payload.attachments.len()));
-    head.extend_from_slice(&(1 + payload.attachments.len() as u64).to_le_bytes());
-    head.extend_from_slice(&(payload.body.len() as u64).to_le_bytes());
-    for attachment in &payload.attachments {
-        head.extend_from_slice(&(attachment.len() as u64).to_le_bytes());
+    let attachments = payload.attachments.iter().map(|a| a.len());
+    bulk_head_of(std::iter::once(payload.body.len()).chain(attachments))
+}
+
+/// [`bulk_head`] for parts of these lengths, the body's first.
+pub fn bulk_head_of(lengths: impl Iterator<Item = usize>) -> Vec<u8> {
+    let mut head = vec![0; 8];
+    for length in lengths {
+        head.extend_from_slice(&(length as u64).to_le_bytes());
     }
+    let count = (head.len() / 8 - 1) as u64;
+    head[..8].copy_from_slice(&count.to_le_bytes());
     head
 }
 

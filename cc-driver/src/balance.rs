@@ -1,0 +1,197 @@
+//! How many tasks a worker is sent ahead of what it has finished, and when unstarted ones
+//! are taken back: pure arithmetic with the time passed in.
+//!
+//! A worker is to have a few milliseconds of work queued, whatever a task costs: enough
+//! that it never waits for the driver, little enough that the end of a map is even.
+
+use std::time::{Duration, Instant};
+
+use cc_core::limits;
+
+/// The work that a worker is to have queued. Several round trips on a local network; on a long
+/// link the round-trip time is added.
+const HORIZON: Duration = Duration::from_millis(6);
+/// The least time over which a rate is measured.
+const SAMPLE: Duration = Duration::from_micros(500);
+/// Queued work worth less than this is not taken back: the trip costs as much.
+const TAKE_BACK_MIN: Duration = Duration::from_millis(2);
+/// Most bytes of arguments outstanding on a worker that has more than one task.
+const OUTSTANDING_BYTES: u64 = 32 << 20;
+
+/// What a worker has been sent and how fast it works.
+#[derive(Debug)]
+pub(crate) struct Load {
+    slots: u32,
+    outstanding: u32,
+    bytes: u64,
+    window: u32,
+    /// Tasks per second, once measured.
+    rate: f64,
+    since: Option<Instant>,
+    finished: u32,
+}
+
+impl Load {
+    pub(crate) fn new(slots: u32) -> Self {
+        let slots = slots.max(1);
+        Self {
+            slots,
+            outstanding: 0,
+            bytes: 0,
+            window: slots.saturating_mul(2),
+            rate: 0.0,
+            since: None,
+            finished: 0,
+        }
+    }
+
+    pub(crate) fn slots(&self) -> u32 {
+        self.slots
+    }
+
+    pub(crate) fn outstanding(&self) -> u32 {
+        self.outstanding
+    }
+
+    /// How many more tasks may be sent now.
+    pub(crate) fn room(&self) -> u32 {
+        if self.bytes >= OUTSTANDING_BYTES && self.outstanding > 0 {
+            return 0;
+        }
+        self.window.saturating_sub(self.outstanding)
+    }
+
+    /// Whether a slot has nothing to do.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.outstanding < self.slots
+    }
+
+    /// Outstanding tasks per slot, in thousandths: smaller is freer.
+    pub(crate) fn pressure(&self) -> u64 {
+        u64::from(self.outstanding) * 1000 / u64::from(self.slots)
+    }
+
+    pub(crate) fn sent(&mut self, bytes: u64, now: Instant) {
+        if self.outstanding == 0 {
+            // An idle worker's rate says nothing: measure from here.
+            self.since = Some(now);
+            self.finished = 0;
+        }
+        self.outstanding += 1;
+        self.bytes += bytes;
+    }
+
+    /// A task came back; `worked` if it ran.
+    pub(crate) fn returned(&mut self, bytes: u64, worked: bool) {
+        self.outstanding = self.outstanding.saturating_sub(1);
+        self.bytes = self.bytes.saturating_sub(bytes);
+        self.finished += u32::from(worked);
+    }
+
+    /// Adapts the window after some tasks came back. `more` says whether there was work that
+    /// the window held back.
+    pub(crate) fn adapt(&mut self, now: Instant, round_trip: Duration, more: bool) {
+        let Some(since) = self.since else { return };
+        let elapsed = now.saturating_duration_since(since);
+        let drained = self.outstanding < self.slots;
+        if elapsed >= SAMPLE && self.finished > 0 {
+            let sample = f64::from(self.finished) / elapsed.as_secs_f64();
+            // A drained worker was slower than it could be: its sample only ever raises.
+            self.rate = match (self.rate > 0.0, drained) {
+                (false, _) => sample,
+                (true, true) => self.rate.max(sample),
+                (true, false) => 0.6 * self.rate + 0.4 * sample,
+            };
+            self.since = Some(now);
+            self.finished = 0;
+        }
+        let horizon = (HORIZON + 2 * round_trip).as_secs_f64();
+        let target = (self.rate * horizon) as u32;
+        let floor = self.slots.saturating_mul(2);
+        let grown = if drained && more { self.window.saturating_mul(2) } else { self.window };
+        let limit = limits::LANE_TASKS as u32;
+        self.window = if drained && more {
+            grown.max(target)
+        } else {
+            // Shrink slowly: one long task among short ones is not a trend.
+            target.max(self.window - self.window / 8)
+        }
+        .clamp(floor, limit.max(floor));
+    }
+
+    /// How many unstarted tasks to take back for workers that have nothing to do, when the
+    /// oldest outstanding one was sent `age` ago.
+    pub(crate) fn spare(&self, age: Duration) -> u32 {
+        let unstarted = self.outstanding.saturating_sub(self.slots);
+        if unstarted == 0 {
+            return 0;
+        }
+        // Time until the last of them would start. A task that takes far longer than others
+        // did says that they may wait as long again.
+        let usual = if self.rate > 0.0 {
+            Duration::from_secs_f64((f64::from(self.outstanding) / self.rate).min(3600.0))
+        } else {
+            Duration::ZERO
+        };
+        let wait = if age > usual * 2 { age.max(usual) } else { usual };
+        if wait < TAKE_BACK_MIN { 0 } else { unstarted.div_ceil(2) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Runs a worker that takes `cost` a task against a driver with endless work and gives the
+    /// window it settles at.
+    fn settle(cost: Duration, slots: u32) -> u32 {
+        let start = Instant::now();
+        let (mut now, mut load) = (start, Load::new(slots));
+        for _ in 0..2_000 {
+            while load.room() > 0 {
+                load.sent(8, now);
+            }
+            // What the worker does until the driver hears of it, 200 µs later or after one task.
+            let pause = Duration::from_micros(200).max(cost);
+            now += pause;
+            let done = (pause.as_nanos() / cost.as_nanos().max(1)) as u32 * slots;
+            let done = done.clamp(1, load.outstanding());
+            for _ in 0..done {
+                load.returned(8, true);
+            }
+            load.adapt(now, Duration::from_micros(200), true);
+        }
+        load.window
+    }
+
+    #[test]
+    fn short_tasks_get_a_wide_window_and_long_ones_a_narrow_one() {
+        assert!(settle(Duration::from_micros(1), 1) >= 2_000);
+        let ten = settle(Duration::from_micros(10), 1);
+        assert!((200..3_000).contains(&ten), "{ten}");
+        assert!(settle(Duration::from_millis(50), 1) <= 4);
+        assert!(settle(Duration::from_millis(50), 4) <= 16);
+    }
+
+    #[test]
+    fn large_arguments_are_sent_one_after_the_other() {
+        let mut load = Load::new(1);
+        load.sent(1 << 30, Instant::now());
+        assert_eq!(load.room(), 0);
+        load.returned(1 << 30, true);
+        assert!(load.room() > 0);
+    }
+
+    #[test]
+    fn only_unstarted_work_worth_the_trip_is_taken_back() {
+        let now = Instant::now();
+        let mut load = Load::new(1);
+        load.sent(1, now);
+        assert_eq!(load.spare(Duration::from_secs(5)), 0, "started");
+        load.sent(1, now);
+        load.sent(1, now);
+        assert_eq!(load.spare(Duration::from_secs(5)), 1);
+        load.rate = 1_000_000.0;
+        assert_eq!(load.spare(Duration::from_micros(50)), 0, "done before the trip is");
+    }
+}
