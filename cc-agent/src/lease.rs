@@ -1,1 +1,113 @@
-//! To come.
+//! How long an agent keeps its work without hearing from a driver.
+//!
+//! Pure state: it is told the time and never looks at a clock, so that every rule of it can be
+//! tested without waiting. A lease only ever grows longer; what happens at its end is the
+//! agent's business.
+
+use std::io::Write as _;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+/// A lease, on the monotonic clock of one process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Lease {
+    end: Instant,
+}
+
+impl Lease {
+    /// A lease of `timeout` from now.
+    pub(crate) fn new(now: Instant, timeout: Duration) -> Self {
+        Self { end: now + timeout }
+    }
+
+    /// Makes the lease last for at least `duration` from now; never makes it shorter.
+    pub(crate) fn keep(&mut self, now: Instant, duration: Duration) {
+        self.end = self.end.max(now + duration);
+    }
+
+    /// When it ends, unless it is kept for longer.
+    pub(crate) fn end(&self) -> Instant {
+        self.end
+    }
+
+    /// What is left of it.
+    pub(crate) fn left(&self, now: Instant) -> Duration {
+        self.end.saturating_duration_since(now)
+    }
+
+    /// Whether nothing is left of it.
+    pub(crate) fn expired(&self, now: Instant) -> bool {
+        self.left(now).is_zero()
+    }
+}
+
+/// An extension as it is written down, for the agent's next process.
+#[derive(Debug, Serialize, Deserialize)]
+struct Written {
+    /// The lease's end in seconds since 1970.
+    until: u64,
+}
+
+/// Writes an extension down: the lease lasts until `until`, in seconds since 1970.
+///
+/// # Errors
+/// Fails when the file cannot be written; what it held before stays.
+pub(crate) fn write_down(path: &Path, until: u64) -> std::io::Result<()> {
+    let temporary = path.with_extension("json.new");
+    let mut file = std::fs::File::create(&temporary)?;
+    file.write_all(&serde_json::to_vec(&Written { until })?)?;
+    file.sync_all()?;
+    std::fs::rename(temporary, path)
+}
+
+/// The end of an extension that was written down, in seconds since 1970. A file that is
+/// missing or damaged extends nothing.
+pub(crate) fn read_back(path: &Path) -> Option<u64> {
+    let bytes = std::fs::read(path).ok()?;
+    let written: Written = serde_json::from_slice(&bytes).ok()?;
+    Some(written.until)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn it_runs_out_when_nobody_keeps_it() {
+        let start = Instant::now();
+        let lease = Lease::new(start, 10 * SECOND);
+        assert!(!lease.expired(start + 9 * SECOND));
+        assert_eq!(lease.left(start + 4 * SECOND), 6 * SECOND);
+        assert!(lease.expired(start + 10 * SECOND));
+        assert_eq!(lease.left(start + 99 * SECOND), Duration::ZERO);
+    }
+
+    #[test]
+    fn keeping_it_lengthens_and_never_shortens() {
+        let start = Instant::now();
+        let mut lease = Lease::new(start, 10 * SECOND);
+        lease.keep(start + SECOND, 2 * SECOND);
+        assert_eq!(lease.left(start), 10 * SECOND);
+        lease.keep(start + 5 * SECOND, 10 * SECOND);
+        assert_eq!(lease.left(start), 15 * SECOND);
+        lease.keep(start + 6 * SECOND, 3600 * SECOND);
+        lease.keep(start + 7 * SECOND, 10 * SECOND);
+        assert_eq!(lease.end(), start + 3606 * SECOND);
+    }
+
+    #[test]
+    fn an_extension_is_found_again_and_a_damaged_one_ignored() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("lease.json");
+        assert_eq!(read_back(&path), None);
+        write_down(&path, 1_234).unwrap();
+        write_down(&path, 5_678).unwrap();
+        assert_eq!(read_back(&path), Some(5_678));
+        std::fs::write(&path, b"{\"until\":").unwrap();
+        assert_eq!(read_back(&path), None);
+    }
+}

@@ -3,15 +3,18 @@
 //! The agent supervises workers, copies lanes and bulk streams between QUIC and the workers'
 //! sockets without reading them, and moves files. It never links user code.
 
-mod agent;
-mod bootstrap;
+// soon: mod agent;
+// soon: mod bootstrap;
+pub mod client;
 mod exec;
 mod lease;
+mod logfile;
 pub mod role;
-mod session;
+// soon: mod session;
 mod splice;
 mod status;
 mod store;
+// soon: mod streams;
 mod supervise;
 mod transfer;
 mod worker;

@@ -83,6 +83,14 @@ pub const WORKER_START: Duration = Duration::from_secs(60);
 /// From an agent process's start to its answer on standard output.
 pub const AGENT_START: Duration = Duration::from_secs(30);
 
+/// Agents that one process starts at once on its own machine: each takes a few descriptors
+/// while it starts, and 1,024 is a usual limit of a process.
+pub const AGENT_STARTS: usize = 32;
+
+/// Between asking an agent to end and killing it: [`STOP_GRACE`] for its workers, and some
+/// time for what they leave.
+pub const AGENT_STOP: Duration = Duration::from_secs(5);
+
 /// Between asking a worker to end and killing it.
 pub const STOP_GRACE: Duration = Duration::from_secs(2);
 
@@ -156,3 +164,24 @@ pub const SESSION_FRAMES: usize = 64;
 
 /// How long an ending session's client has for taking its last frame.
 pub const GOODBYE_WAIT: Duration = Duration::from_secs(2);
+
+/// Largest record of a cluster on disk; one with [`NODES`] nodes takes a quarter of it.
+pub const RECORD: u64 = 16 * 1024 * 1024;
+
+/// Waiting for another process that writes the same record, which takes it milliseconds.
+pub const RECORD_LOCK_WAIT: Duration = Duration::from_secs(10);
+
+/// Slots that a worker can be asked for: each is a thread.
+pub const WORKER_SLOTS: u32 = 1_024;
+
+/// Bytes of results that a worker gathers before it writes them: a larger write is no
+/// faster per byte.
+pub const RESULT_BATCH: usize = 32 * 1024;
+
+/// How long a worker gathers results while it has more tasks to run. A slow task that
+/// starts meanwhile holds them up for twice this at most.
+pub const RESULT_WAIT: Duration = Duration::from_micros(500);
+
+/// Streams of arguments that may reach a worker before the frames that name their tasks.
+/// More than a few means a driver that does not send the frames.
+pub const EARLY_STREAMS: usize = 64;
