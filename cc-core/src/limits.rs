@@ -113,6 +113,23 @@ pub const LOG_LINE: usize = 16 * 1024;
 /// Bytes of log kept per worker for whoever subscribes; older lines are dropped and counted.
 pub const LOG_RING: usize = 512 * 1024;
 
+/// Bytes of stderr kept as evidence: enough for a message and a short backtrace, and little
+/// enough for the deaths of a whole node's workers to fit into a few messages.
+pub const STDERR_TAIL: usize = 16 * 1024;
+
+/// Workers whose last lines of stderr one answer carries; the others' are like theirs.
+pub const STDERR_TAILS: usize = 64;
+
+/// Bytes of log lines sent in one control message, so that answers are not held up behind.
+pub const LOG_BATCH: usize = 64 * 1024;
+
+/// Messages that wait for a worker that is slow to take them from its control socket, each
+/// perhaps with a descriptor. A worker that works takes them at once.
+pub const CONTROL_QUEUE: usize = 256;
+
+/// Deaths that a session may have left untaken: several times a node's workers.
+pub const DEATHS: usize = 4 * WORKERS_PER_NODE as usize;
+
 /// Tasks outstanding on one lane: what the driver has sent and not heard of.
 pub const LANE_TASKS: usize = 16 * 1024;
 
