@@ -22,7 +22,8 @@ struct Package {
     packages: &'static [&'static str],
 }
 
-/// The C compiler builds ring, zstd and BLAKE3; nothing else of the system is needed.
+/// The C compiler builds ring, zstd and BLAKE3; nothing else of the system is needed. (xtask was
+/// linked by one, but that may go by another name in cargo's configuration.)
 const SYSTEM: &[Package] = &[Package {
     what: "a C compiler that is called `cc`",
     program: "cc",

@@ -25,6 +25,7 @@ pub(crate) fn run() -> Result<()> {
             "--workspace",
             "--locked",
             "check",
+            "--hide-inclusion-graph",
             "bans",
             "licenses",
             "sources",
