@@ -1,5 +1,6 @@
 //! Checks of the architecture that no lint makes: which crates may be in whose dependency
-//! tree, and which names stay in one file. ARCHITECTURE.md says why each exists.
+//! tree, which names stay in one file, and that the README shows a program that runs.
+//! ARCHITECTURE.md says why each exists.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -119,6 +120,20 @@ pub(crate) fn names() -> Result<()> {
     Ok(())
 }
 
+/// Checks that the README's program is the quickstart example, which is compiled and run.
+///
+/// # Errors
+/// Says where the two are when they differ.
+pub(crate) fn readme() -> Result<()> {
+    let read =
+        |name| fs::read_to_string(root().join(name)).with_context(|| format!("cannot read {name}"));
+    let (program, readme) = (read("examples/quickstart.rs")?, read("README.md")?);
+    if !readme.contains(&format!("```rust\n{program}```")) {
+        bail!("README.md does not show examples/quickstart.rs as it is: copy it there");
+    }
+    Ok(())
+}
+
 /// Numbers of the lines whose code, comments left out, contains a word.
 fn lines_that_use<'a>(text: &'a str, word: &'a str) -> impl Iterator<Item = usize> + 'a {
     let code = |line: &'a str| line.split("//").next().unwrap_or_default();
@@ -166,6 +181,12 @@ mod tests {
     fn comments_may_use_any_word() {
         let text = "// serde\n/// serde too\nuse serde::Serialize; // why\nlet x = 1; // serde\n";
         assert_eq!(lines_that_use(text, "serde").collect::<Vec<_>>(), [3]);
+    }
+
+    #[test]
+    fn the_names_and_the_readme_are_in_order() {
+        readme().unwrap();
+        names().unwrap();
     }
 
     #[test]

@@ -19,6 +19,7 @@ pub(crate) fn run() -> Result<()> {
         .args(["--all", "--check"])
         .run()?;
     check("what is named in one place", checks::names)?;
+    check("the README's program", checks::readme)?;
     check("dependency trees", checks::trees)?;
     Step::cargo("dependencies", "deny")
         .args([
