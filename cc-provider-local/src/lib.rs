@@ -311,6 +311,8 @@ impl At {
     }
 
     async fn stop(&self, grace: Duration) -> Result<(), ProviderError> {
+        // Kept: an agent that is ending has no more to say about itself.
+        let mut agent = None;
         for (signal, wait) in [(Signal::TERM, grace), (Signal::KILL, limits::KILL_WAIT)] {
             let mut sent = false;
             let mut pause = Pause::new(wait);
@@ -318,8 +320,11 @@ impl At {
                 if !self.is_locked()? {
                     return Ok(());
                 }
-                // An agent that is starting says who it is a little later.
-                if !sent && let Some(agent) = self.agent()? {
+                if agent.is_none() {
+                    // One that is starting says who it is a little later.
+                    agent = self.agent()?;
+                }
+                if !sent && let Some(agent) = &agent {
                     agent.signal(signal).map_err(|e| self.io(STOP, &e))?;
                     sent = true;
                 }

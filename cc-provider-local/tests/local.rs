@@ -444,7 +444,12 @@ async fn a_stubborn_agent_is_killed() {
         LocalProvider::new(f.state.path().to_owned()).stop_grace(Duration::from_millis(100));
     let started = f.start().await.unwrap();
     let pid = f.pid();
-    f.provider.remove(&started).await.unwrap();
+    let (stopped, ()) = tokio::join!(f.provider.remove(&f.node), async {
+        // As an agent does that is ending: it names itself no more. The signal is out by now.
+        let lock = directory_lock(&agent_directory(&started).unwrap());
+        lock.set_len(0).unwrap();
+    });
+    stopped.unwrap();
     until("the agent is reaped", || ticks(pid).is_none()).await;
     assert_eq!(f.state().await, NodeState::Gone);
 }
