@@ -17,13 +17,17 @@ pub type TaskFuture =
 pub type BlockingRunner =
     fn(&Context, &[u8], Vec<bytes::Bytes>, &mut Vec<u8>) -> Result<Vec<bytes::Bytes>, TaskFault>;
 
+/// Starts an asynchronous function: decodes arguments from the body and attachments, and gives
+/// the future.
+pub type AsyncRunner = fn(Context, &[u8], Vec<bytes::Bytes>) -> Result<TaskFuture, TaskFault>;
+
 /// How a function is run.
 #[derive(Clone, Copy)]
 pub enum Runner {
     /// An `fn`: runs on one of the worker's slots.
     Blocking(BlockingRunner),
     /// An `async fn`: decodes its arguments at once, then runs on the worker's tokio runtime.
-    Async(fn(Context, &[u8], Vec<bytes::Bytes>) -> Result<TaskFuture, TaskFault>),
+    Async(AsyncRunner),
 }
 
 /// Why a function was not run to its end, though the worker could.

@@ -130,6 +130,15 @@ impl ContentHash {
         Self(*blake3::hash(bytes).as_bytes())
     }
 
+    /// The hash of several parts, one after the other.
+    pub fn of_parts<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        parts.into_iter().for_each(|part| {
+            hasher.update(part);
+        });
+        Self(*hasher.finalize().as_bytes())
+    }
+
     /// The hash in 64 hexadecimal digits: the content's name in a store.
     pub fn to_hex(self) -> String {
         blake3::Hash::from_bytes(self.0).to_hex().to_string()

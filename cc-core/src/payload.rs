@@ -18,16 +18,16 @@ use crate::limits;
 
 thread_local! {
     /// Attachments of the value that this thread is encoding or decoding, if it is.
-    static ATTACHMENTS: RefCell<Option<Vec<bytes::Bytes>>> = const { RefCell::new(None) };
+    static ATTACHMENTS: RefCell<Option<Attachments>> = const { RefCell::new(None) };
 }
+
+/// Each attachment is taken once by a decode.
+type Attachments = Vec<Option<bytes::Bytes>>;
 
 /// Puts attachments into the thread's scope for the duration of `body`; gives back what is
 /// there afterwards. Scopes nest.
-fn with_attachments<R>(
-    attachments: Vec<bytes::Bytes>,
-    body: impl FnOnce() -> R,
-) -> (R, Vec<bytes::Bytes>) {
-    struct Restore(Option<Vec<bytes::Bytes>>);
+fn with_attachments<R>(attachments: Attachments, body: impl FnOnce() -> R) -> (R, Attachments) {
+    struct Restore(Option<Attachments>);
     impl Drop for Restore {
         fn drop(&mut self) {
             let outer = self.0.take();
@@ -87,6 +87,7 @@ pub fn encode_value<T: Serialize + ?Sized>(
 ) -> Result<Vec<bytes::Bytes>, CodecError> {
     let (result, attachments) = with_attachments(Vec::new(), || codec::encode_into(value, out));
     result?;
+    let attachments: Vec<bytes::Bytes> = attachments.into_iter().flatten().collect();
     if attachments.len() > limits::ATTACHMENTS {
         return Err(CodecError::Encode(format!(
             "{} `Bytes` or arrays in one value, at most {} can travel together",
@@ -105,7 +106,15 @@ pub fn decode_value<T: DeserializeOwned>(
     body: &[u8],
     attachments: Vec<bytes::Bytes>,
 ) -> Result<T, CodecError> {
-    with_attachments(attachments, || codec::decode(body)).0
+    let attachments = attachments.into_iter().map(Some).collect();
+    let (value, left) = with_attachments(attachments, || codec::decode(body));
+    let value = value?;
+    match left.iter().flatten().count() {
+        0 => Ok(value),
+        left => Err(CodecError::Decode(format!(
+            "{left} attachments that the value does not name"
+        ))),
+    }
 }
 
 /// How a byte string stands in a body.
@@ -129,7 +138,7 @@ fn serialize_bytes<S: Serializer>(
         let index = ATTACHMENTS.with(|scope| {
             let mut scope = scope.borrow_mut();
             let list = scope.get_or_insert_default();
-            list.push(attach());
+            list.push(Some(attach()));
             list.len() as u32 - 1
         });
         tuple.serialize_element(&Place::Attached(index))?;
@@ -191,7 +200,7 @@ fn deserialize_bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bytes
         Place::Attached(index) => ATTACHMENTS
             .with(|scope| {
                 let mut scope = scope.borrow_mut();
-                scope.as_mut()?.get_mut(index as usize).map(std::mem::take)
+                scope.as_mut()?.get_mut(index as usize)?.take()
             })
             .ok_or_else(|| D::Error::custom(format!("there is no attachment {index}"))),
     }
@@ -386,6 +395,20 @@ mod tests {
         let mut payload = Payload::encode(&Bytes::from(vec![1u8; 100_000])).unwrap();
         payload.attachments.clear();
         assert!(payload.decode::<Bytes>().is_err());
+    }
+
+    #[test]
+    fn an_attachment_is_taken_once_and_none_is_left() {
+        let large = Bytes::from(vec![1u8; 100_000]);
+        let mut twice = Payload::encode(&(&large, &large)).unwrap();
+        twice.body = Payload::encode(&large).unwrap().body.repeat(2);
+        assert!(
+            twice.clone().decode::<(Bytes, Bytes)>().is_err(),
+            "the first one twice"
+        );
+        let mut spare = Payload::encode(&large).unwrap();
+        spare.attachments.push(large.0.clone());
+        assert!(spare.decode::<Bytes>().is_err(), "one that nothing names");
     }
 
     #[test]

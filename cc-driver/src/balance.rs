@@ -108,7 +108,11 @@ impl Load {
         let horizon = (HORIZON + 2 * round_trip).as_secs_f64();
         let target = (self.rate * horizon) as u32;
         let floor = self.slots.saturating_mul(2);
-        let grown = if drained && more { self.window.saturating_mul(2) } else { self.window };
+        let grown = if drained && more {
+            self.window.saturating_mul(2)
+        } else {
+            self.window
+        };
         let limit = limits::LANE_TASKS as u32;
         self.window = if drained && more {
             grown.max(target)
@@ -133,8 +137,16 @@ impl Load {
         } else {
             Duration::ZERO
         };
-        let wait = if age > usual * 2 { age.max(usual) } else { usual };
-        if wait < TAKE_BACK_MIN { 0 } else { unstarted.div_ceil(2) }
+        let wait = if age > usual * 2 {
+            age.max(usual)
+        } else {
+            usual
+        };
+        if wait < TAKE_BACK_MIN {
+            0
+        } else {
+            unstarted.div_ceil(2)
+        }
     }
 }
 
@@ -192,6 +204,10 @@ mod tests {
         load.sent(1, now);
         assert_eq!(load.spare(Duration::from_secs(5)), 1);
         load.rate = 1_000_000.0;
-        assert_eq!(load.spare(Duration::from_micros(50)), 0, "done before the trip is");
+        assert_eq!(
+            load.spare(Duration::from_micros(50)),
+            0,
+            "done before the trip is"
+        );
     }
 }

@@ -50,7 +50,11 @@ async fn try_push(
 ) -> Result<(), BulkError> {
     let _permit = link.bulk.acquire().await;
     let (mut send, _recv) = link.connection.open_bi().await?;
-    let header = StreamHeader::Bulk { worker, task, direction: Direction::Argument };
+    let header = StreamHeader::Bulk {
+        worker,
+        task,
+        direction: Direction::Argument,
+    };
     framed::write_header(&mut send, &header).await?;
     let mut parts = vec![bytes::Bytes::from(head(&arguments)), arguments.body];
     parts.extend(arguments.attachments);
@@ -110,12 +114,16 @@ async fn try_fetch(fetch: &Fetch) -> Result<Raw, BulkError> {
         parts.push(read_part(&mut recv, length).await?);
     }
     let body = parts.remove(0);
-    Ok(Raw { body, attachments: parts })
+    Ok(Raw {
+        body,
+        attachments: parts,
+    })
 }
 
 async fn read_part(recv: &mut quinn::RecvStream, length: usize) -> Result<bytes::Bytes, BulkError> {
     let mut part = Vec::new();
-    part.try_reserve_exact(length).map_err(|_| BulkError::Memory(length as u64))?;
+    part.try_reserve_exact(length)
+        .map_err(|_| BulkError::Memory(length as u64))?;
     while part.len() < length {
         let wanted = (length - part.len()).min(limits::CHUNK);
         match recv.read_chunk(wanted, true).await {

@@ -66,7 +66,10 @@ impl CallState {
 
     /// Noted under the pool's lock when the call is sent.
     pub(crate) fn sent_to(&self, worker: WorkerId, task: u32) {
-        self.place.store(u64::from(worker.0) << 32 | u64::from(task), Ordering::Release);
+        self.place.store(
+            u64::from(worker.0) << 32 | u64::from(task),
+            Ordering::Release,
+        );
     }
 
     /// Where the call was sent last.
@@ -118,6 +121,17 @@ struct InboxState {
 impl Inbox {
     pub(crate) fn abandon(&self) {
         self.abandoned.store(true, Ordering::Relaxed);
+    }
+
+    /// Completes an item that could not be sent because its arguments do not encode.
+    pub(crate) fn refuse(&self, index: u64, function: &'static str, error: &CodecError) {
+        let error = CallError::Framework {
+            function,
+            phase: "encode the arguments",
+            worker: None,
+            reason: error.to_string(),
+        };
+        lock(&self.state).finished.push_back((index, Err(error)));
     }
 
     /// Moves what has finished to the end of `into`; when there is nothing `cx` is woken later.

@@ -116,7 +116,9 @@ pub enum DriverError {
     #[error(transparent)]
     Provider(#[from] ProviderError),
     /// This process is to be a worker or agent and tries to be a driver.
-    #[error("this process has the role `{0}`: start the program through #[cc_driver::main] or call cc_driver::init() first in main")]
+    #[error(
+        "this process has the role `{0}`: start the program through #[cc_driver::main] or call cc_driver::init() first in main"
+    )]
     Role(String),
     /// Another driver owns the cluster.
     #[error("{node} of cluster {handle} refused: {refusal}", refusal = .refusal.message)]
@@ -176,11 +178,22 @@ pub enum DriverError {
 
 impl DriverError {
     pub(crate) fn local(phase: &'static str, reason: impl std::fmt::Display) -> Self {
-        Self::Local { phase, reason: reason.to_string() }
+        Self::Local {
+            phase,
+            reason: reason.to_string(),
+        }
     }
 
-    pub(crate) fn node(node: NodeIndex, phase: &'static str, reason: impl std::fmt::Display) -> Self {
-        Self::Node { node, phase, reason: reason.to_string() }
+    pub(crate) fn node(
+        node: NodeIndex,
+        phase: &'static str,
+        reason: impl std::fmt::Display,
+    ) -> Self {
+        Self::Node {
+            node,
+            phase,
+            reason: reason.to_string(),
+        }
     }
 
     /// One error for all, or none.

@@ -28,7 +28,10 @@ pub struct Failure {
 impl Failure {
     /// A failure with this message.
     pub fn new(message: impl fmt::Display) -> Self {
-        Self { message: message.to_string(), causes: Vec::new() }
+        Self {
+            message: message.to_string(),
+            causes: Vec::new(),
+        }
     }
 
     /// What happened.
@@ -45,7 +48,9 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)?;
-        self.causes.iter().try_for_each(|cause| write!(f, ": {cause}"))
+        self.causes
+            .iter()
+            .try_for_each(|cause| write!(f, ": {cause}"))
     }
 }
 
@@ -66,7 +71,10 @@ impl<E: Into<Box<dyn std::error::Error + Send + Sync>>> From<E> for Failure {
             causes.push(text);
             source = cause.source();
         }
-        Self { message: error.to_string(), causes }
+        Self {
+            message: error.to_string(),
+            causes,
+        }
     }
 }
 
@@ -95,6 +103,11 @@ mod tests {
             Err("unreachable")?
         }
         assert!(any().unwrap_err().to_string().contains("No such file"));
-        assert!(from_anyhow().unwrap_err().to_string().contains("No such file"));
+        assert!(
+            from_anyhow()
+                .unwrap_err()
+                .to_string()
+                .contains("No such file")
+        );
     }
 }

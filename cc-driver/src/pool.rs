@@ -151,6 +151,15 @@ pub(crate) struct Fetch {
     pub(crate) completion: Completion,
 }
 
+/// Room for jobs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Room {
+    /// This many could be sent at once.
+    Jobs(u32),
+    /// There is no worker: any job will fail at once.
+    Hopeless,
+}
+
 #[derive(Default)]
 struct State {
     workers: Vec<Entry>,
@@ -198,7 +207,12 @@ impl Pool {
         network: tokio::runtime::Handle,
         hung: tokio::sync::mpsc::Sender<WorkerId>,
     ) -> Arc<Self> {
-        Arc::new(Self { state: Mutex::default(), timer: Notify::new(), hung, network })
+        Arc::new(Self {
+            state: Mutex::default(),
+            timer: Notify::new(),
+            hung,
+            network,
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -217,7 +231,11 @@ impl Pool {
                 Target::Worker(id) => match state.index.get(&id).copied() {
                     Some(index) => state.workers[index].pinned.push_back(job),
                     None => {
-                        let error = no_worker(job.function, Some(id), "there is no such worker in this cluster");
+                        let error = no_worker(
+                            job.function,
+                            Some(id),
+                            "there is no such worker in this cluster",
+                        );
                         effects.done.push((job.completion, Err(error)));
                     }
                 },
@@ -228,57 +246,46 @@ impl Pool {
         effects.carry_out(self);
     }
 
-    /// Takes jobs from `source` as long as there is room for more; gives whether the source
-    /// ran out. Used by maps, whose items are made only when they can be sent.
-    pub(crate) fn fill(&self, mut source: impl FnMut() -> Option<Job>) -> bool {
+    /// How many more jobs for any worker could be sent at once.
+    pub(crate) fn room(&self) -> Room {
+        let state = self.lock();
+        if state.closed.is_some() || state.nobody() {
+            Room::Hopeless
+        } else {
+            Room::Jobs(state.room())
+        }
+    }
+
+    /// Takes many jobs for any worker on under one lock.
+    pub(crate) fn submit_all(&self, jobs: impl Iterator<Item = Job>) {
         let mut effects = Effects::default();
-        let mut exhausted = false;
         {
             let mut state = self.lock();
-            state.dispatch(&mut effects);
-            'filling: while state.queue.is_empty() {
-                let room = state.room();
-                if room == 0 && !(state.closed.is_some() || state.nobody()) {
-                    break;
-                }
-                for _ in 0..room.max(1) {
-                    match source() {
-                        Some(job) => state.queue.push_back(job),
-                        None => {
-                            exhausted = true;
-                            break 'filling;
-                        }
-                    }
-                    // Large arguments: look again after each.
-                    if state.queue.back().is_some_and(|j| j.arguments.bytes() > 1 << 16) {
-                        break;
-                    }
-                }
-                state.dispatch(&mut effects);
-                if state.closed.is_some() || state.nobody() {
-                    break;
-                }
-            }
+            state.queue.extend(jobs);
             state.dispatch(&mut effects);
         }
         self.timer.notify_one();
         effects.carry_out(self);
-        exhausted
     }
 
     /// A map begins (`true`) or stops (`false`) having items that it would submit.
     pub(crate) fn eager(&self, more: bool) {
         let mut state = self.lock();
-        state.eager = if more { state.eager + 1 } else { state.eager.saturating_sub(1) };
+        state.eager = if more {
+            state.eager + 1
+        } else {
+            state.eager.saturating_sub(1)
+        };
     }
 
     /// Nobody waits for this call any more: queued, it will be skipped; sent, it is cancelled.
     pub(crate) fn abandon_call(&self, call: &Arc<CallState>) {
         let mut effects = Effects::default();
-        call.abandon();
-        if let Some((worker, task)) = call.place() {
+        {
             let mut state = self.lock();
-            if let Some(entry) = state.entry(worker)
+            call.abandon();
+            if let Some((worker, task)) = call.place()
+                && let Some(entry) = state.entry(worker)
                 && let Some(outstanding) = entry.tasks.get_mut(task as usize)
                 && outstanding.is_of(call)
             {
@@ -291,7 +298,12 @@ impl Pool {
 
     /// The deadline of a call has passed: it is completed with that, and its worker is given up
     /// if it does not come back from it soon.
-    pub(crate) fn expire_call(&self, call: &Arc<CallState>, function: &'static Function, deadline: Duration) {
+    pub(crate) fn expire_call(
+        &self,
+        call: &Arc<CallState>,
+        function: &'static Function,
+        deadline: Duration,
+    ) {
         let mut effects = Effects::default();
         {
             let mut state = self.lock();
@@ -310,7 +322,9 @@ impl Pool {
                         worker: None,
                         deadline,
                     };
-                    effects.done.push((Completion::Call(Arc::clone(call)), Err(error)));
+                    effects
+                        .done
+                        .push((Completion::Call(Arc::clone(call)), Err(error)));
                 }
             }
         }
@@ -320,9 +334,7 @@ impl Pool {
 
     /// Nobody waits for this map any more: its queued items are dropped, its sent ones cancelled.
     pub(crate) fn abandon_map(&self, inbox: &Arc<Inbox>) {
-        let unwanted = |completion: &Completion| {
-            matches!(completion, Completion::Map(theirs, _) if Arc::ptr_eq(theirs, inbox))
-        };
+        let unwanted = |completion: &Completion| matches!(completion, Completion::Map(theirs, _) if Arc::ptr_eq(theirs, inbox));
         let mut effects = Effects::default();
         {
             let mut state = self.lock();
@@ -330,7 +342,11 @@ impl Pool {
             for entry in &mut state.workers {
                 let mut cancelled = Vec::new();
                 for (task, outstanding) in &mut entry.tasks {
-                    if outstanding.job.as_ref().is_some_and(|j| unwanted(&j.completion)) {
+                    if outstanding
+                        .job
+                        .as_ref()
+                        .is_some_and(|j| unwanted(&j.completion))
+                    {
                         outstanding.job = None;
                         cancelled.push(task as u32);
                     }
@@ -406,7 +422,9 @@ impl Pool {
     /// Takes what is to be written to a worker's lane; `None` when it is dead.
     pub(crate) fn take_output(&self, id: WorkerId, spare: &mut Vec<u8>) -> bool {
         let mut state = self.lock();
-        let Some(entry) = state.entry(id) else { return false };
+        let Some(entry) = state.entry(id) else {
+            return false;
+        };
         spare.clear();
         std::mem::swap(&mut entry.out, spare);
         matches!(entry.presence, Presence::Alive)
@@ -423,7 +441,9 @@ impl Pool {
         let result = {
             let mut state = self.lock();
             let result = loop {
-                let Some(frame) = lane::next_frame(&bytes[used..]) else { break Ok(used) };
+                let Some(frame) = lane::next_frame(&bytes[used..]) else {
+                    break Ok(used);
+                };
                 let range = used + frame.start..used + frame.end;
                 match state.on_frame(id, bytes, range.clone(), &mut effects) {
                     Ok(()) => used = range.end,
@@ -495,12 +515,22 @@ impl Pool {
         watch.then_some(Duration::from_millis(5))
     }
 
+    /// Where background work of calls runs.
+    pub(crate) fn network(&self) -> &tokio::runtime::Handle {
+        &self.network
+    }
+
     /// The living workers, in the order of their ids.
     pub(crate) fn workers(&self) -> Vec<WorkerInfo> {
         let state = self.lock();
         let mut workers: Vec<WorkerInfo> = state
             .alive()
-            .map(|e| WorkerInfo { id: e.id, node: e.node, key: e.key, slots: e.load.slots() })
+            .map(|e| WorkerInfo {
+                id: e.id,
+                node: e.node,
+                key: e.key,
+                slots: e.load.slots(),
+            })
             .collect();
         workers.sort_by_key(|w| w.id);
         workers
@@ -508,7 +538,12 @@ impl Pool {
 
     /// The worker with this name on the wire, dead or alive.
     pub(crate) fn find(&self, node: NodeIndex, key: WorkerKey) -> Option<WorkerId> {
-        self.lock().workers.iter().rev().find(|e| e.node == node && e.key == key).map(|e| e.id)
+        self.lock()
+            .workers
+            .iter()
+            .rev()
+            .find(|e| e.node == node && e.key == key)
+            .map(|e| e.id)
     }
 }
 
@@ -538,7 +573,14 @@ impl Entry {
     }
 
     /// Sends a job; a job that this worker cannot run is completed with why.
-    fn send(&mut self, job: Job, pinned: bool, sequence: u64, now: Instant, effects: &mut Effects) -> bool {
+    fn send(
+        &mut self,
+        job: Job,
+        pinned: bool,
+        sequence: u64,
+        now: Instant,
+        effects: &mut Effects,
+    ) -> bool {
         let Some(function) = self.number(job.function) else {
             let error = CallError::Framework {
                 function: job.function.name,
@@ -552,23 +594,42 @@ impl Entry {
         let asynchronous = matches!(job.function.runner, function::Runner::Async(_));
         let bytes = job.arguments.bytes();
         let task = self.tasks.vacant_key() as u32;
-        let put = |arguments: Value<'_>| {
-            let frame = lane::Task { id: task, urgent: job.urgent, function, arguments };
-            move |out: &mut Vec<u8>| lane::put_task(out, &frame)
-        };
+        let urgent = job.urgent;
         match &job.arguments {
             JobArguments::Here(arguments)
                 if lane::fits_inline(arguments.body.len(), &arguments.attachments) =>
             {
                 let parts = arguments.attachments.iter().map(|a| &a[..]).collect();
-                self.write(effects, put(Value::Inline(&arguments.body, parts)));
+                let arguments = Value::Inline(&arguments.body, parts);
+                let frame = lane::Task {
+                    id: task,
+                    urgent,
+                    function,
+                    arguments,
+                };
+                self.write(effects, |out| lane::put_task(out, &frame));
             }
             JobArguments::Here(arguments) => {
-                self.write(effects, put(Value::Bulk(bytes)));
-                effects.push.push((self.link.clone(), self.key, task, arguments.clone()));
+                let frame = lane::Task {
+                    id: task,
+                    urgent,
+                    function,
+                    arguments: Value::Bulk(bytes),
+                };
+                self.write(effects, |out| lane::put_task(out, &frame));
+                effects
+                    .push
+                    .push((self.link.clone(), self.key, task, arguments.clone()));
             }
             JobArguments::Stored(hash, length) => {
-                self.write(effects, put(Value::Stored(*hash, *length)));
+                let arguments = Value::Stored(*hash, *length);
+                let frame = lane::Task {
+                    id: task,
+                    urgent,
+                    function,
+                    arguments,
+                };
+                self.write(effects, |out| lane::put_task(out, &frame));
             }
         }
         if let Completion::Call(call) = &job.completion {
@@ -604,7 +665,9 @@ impl Entry {
         effects: &mut Effects,
     ) -> bool {
         let id = self.id;
-        let Some(outstanding) = self.tasks.get_mut(task) else { return false };
+        let Some(outstanding) = self.tasks.get_mut(task) else {
+            return false;
+        };
         let newly = !std::mem::replace(&mut outstanding.watched, true);
         if let Some(job) = outstanding.job.take() {
             let error = CallError::DeadlineExceeded {
@@ -627,8 +690,10 @@ impl Entry {
         // The first ones sent and not back are what the slots are busy with.
         let slots = self.load.slots() as usize;
         for (task, sequence) in self.order.iter().take(slots) {
-            if let Some(outstanding) =
-                self.tasks.get_mut(*task as usize).filter(|o| o.sequence == *sequence)
+            if let Some(outstanding) = self
+                .tasks
+                .get_mut(*task as usize)
+                .filter(|o| o.sequence == *sequence)
             {
                 outstanding.started.get_or_insert(now);
             }
@@ -645,7 +710,11 @@ impl Entry {
             // It is watched already: it has a limit.
             self.overdue(task, limit, now, effects);
         }
-        if self.tasks.iter().any(|(_, o)| o.give_up.is_some_and(|at| now >= at)) {
+        if self
+            .tasks
+            .iter()
+            .any(|(_, o)| o.give_up.is_some_and(|at| now >= at))
+        {
             hung.push(self.id);
         }
     }
@@ -653,7 +722,11 @@ impl Entry {
     /// Drops what is answered from the front of the order.
     fn forget_stale(&mut self) {
         while let Some((task, sequence)) = self.order.front() {
-            if self.tasks.get(*task as usize).is_some_and(|o| o.sequence == *sequence) {
+            if self
+                .tasks
+                .get(*task as usize)
+                .is_some_and(|o| o.sequence == *sequence)
+            {
                 break;
             }
             self.order.pop_front();
@@ -677,7 +750,10 @@ impl State {
     }
 
     fn room(&self) -> u32 {
-        let room: u32 = self.alive().map(|e| e.load.room()).fold(0, u32::saturating_add);
+        let room: u32 = self
+            .alive()
+            .map(|e| e.load.room())
+            .fold(0, u32::saturating_add);
         room.saturating_sub(self.queue.len() as u32)
     }
 
@@ -789,9 +865,15 @@ impl State {
                 function: function.name,
                 phase: "find a worker",
                 worker: None,
-                reason: format!("no worker is left; the last, worker {worker} on {node}, {death}; `restart` brings workers back"),
+                reason: format!(
+                    "no worker is left; the last, worker {worker} on {node}, {death}; `restart` brings workers back"
+                ),
             },
-            None => no_worker(function, None, "the cluster has no workers; `restart` starts them"),
+            None => no_worker(
+                function,
+                None,
+                "the cluster has no workers; `restart` starts them",
+            ),
         }
     }
 
@@ -805,9 +887,13 @@ impl State {
         let Frame::Done(done) = lane::decode(&bytes[range])? else {
             return Err(WireError::Malformed("lane frame: not for a driver"));
         };
-        let Some(entry) = self.entry(id).filter(|e| e.alive()) else { return Ok(()) };
+        let Some(entry) = self.entry(id).filter(|e| e.alive()) else {
+            return Ok(());
+        };
         let Some(outstanding) = entry.tasks.try_remove(done.id as usize) else {
-            return Err(WireError::Malformed("lane frame: end of a task that was not sent"));
+            return Err(WireError::Malformed(
+                "lane frame: end of a task that was not sent",
+            ));
         };
         let worked = !matches!(done.outcome, Outcome::TakenBack);
         entry.load.returned(outstanding.bytes, worked);
@@ -826,7 +912,10 @@ impl State {
                 (Outcome::Returned, Value::Inline(body, attachments)) => {
                     let raw = Raw {
                         body: bytes.slice_ref(body),
-                        attachments: attachments.into_iter().map(|a| bytes.slice_ref(a)).collect(),
+                        attachments: attachments
+                            .into_iter()
+                            .map(|a| bytes.slice_ref(a))
+                            .collect(),
                     };
                     effects.done.push((job.completion, Ok(raw)));
                 }
@@ -852,7 +941,9 @@ impl State {
                 }
                 (Outcome::Fault, Value::Inline(body, _)) => {
                     let reason: String = cc_core::codec::decode(body)?;
-                    effects.done.push((job.completion, Err(fault("run the function", reason))));
+                    effects
+                        .done
+                        .push((job.completion, Err(fault("run the function", reason))));
                 }
                 // Taken back to be run elsewhere, or a stray answer to a cancellation that
                 // is no longer wanted: either way the job has not run.
@@ -879,7 +970,9 @@ impl State {
     }
 
     fn lose(&mut self, id: WorkerId, death: Arc<Death>, effects: &mut Effects) {
-        let Some(entry) = self.entry(id).filter(|e| e.alive()) else { return };
+        let Some(entry) = self.entry(id).filter(|e| e.alive()) else {
+            return;
+        };
         entry.presence = Presence::Dead(Arc::clone(&death));
         entry.out = Vec::new();
         entry.link.writer.notify_one();
@@ -887,14 +980,21 @@ impl State {
         let slots = entry.load.slots() as usize;
         entry.forget_stale();
         // What the slots were busy with may have run; what was behind it has not.
-        let begun: Vec<u32> = entry.order.iter().take(slots).map(|(task, _)| *task).collect();
+        let begun: Vec<u32> = entry
+            .order
+            .iter()
+            .take(slots)
+            .map(|(task, _)| *task)
+            .collect();
         let tasks = std::mem::take(&mut entry.tasks);
         entry.order.clear();
         let mut again = Vec::new();
         let count = tasks.len() as u64;
         for (task, outstanding) in tasks {
             self.watched -= u64::from(outstanding.watched);
-            let Some(mut job) = outstanding.job else { continue };
+            let Some(mut job) = outstanding.job else {
+                continue;
+            };
             let started = outstanding.asynchronous || begun.contains(&(task as u32));
             if job.retries > 0 && !outstanding.pinned {
                 job.retries -= u32::from(started);
@@ -926,9 +1026,16 @@ impl State {
         if idle == 0 {
             return;
         }
-        for entry in self.workers.iter_mut().filter(|e| e.alive() && e.returning == 0) {
+        for entry in self
+            .workers
+            .iter_mut()
+            .filter(|e| e.alive() && e.returning == 0)
+        {
             entry.forget_stale();
-            let Some(oldest) = entry.order.front().and_then(|(t, _)| entry.tasks.get(*t as usize))
+            let Some(oldest) = entry
+                .order
+                .front()
+                .and_then(|(t, _)| entry.tasks.get(*t as usize))
             else {
                 continue;
             };
@@ -937,8 +1044,10 @@ impl State {
             let candidates: Vec<(u32, u64)> =
                 entry.order.iter().rev().take(spare).copied().collect();
             for (task, sequence) in candidates {
-                let Some(outstanding) =
-                    entry.tasks.get_mut(task as usize).filter(|o| o.sequence == sequence)
+                let Some(outstanding) = entry
+                    .tasks
+                    .get_mut(task as usize)
+                    .filter(|o| o.sequence == sequence)
                 else {
                     continue;
                 };
@@ -960,7 +1069,8 @@ impl Effects {
         }
         crate::completion::complete(self.done);
         for (link, worker, task, arguments) in self.push {
-            pool.network.spawn(crate::bulk::push(link, worker, task, arguments));
+            pool.network
+                .spawn(crate::bulk::push(link, worker, task, arguments));
         }
         for fetch in self.fetch {
             pool.network.spawn(crate::bulk::fetch(fetch));

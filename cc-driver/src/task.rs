@@ -36,9 +36,15 @@ impl<O> Task<O> {
     #[doc(hidden)]
     pub fn new<A: Serialize>(function: &'static Function, arguments: &A) -> Self {
         let mut body = Vec::new();
-        let arguments = encode_value(arguments, &mut body)
-            .map(|attachments| Arguments { body: body.into(), attachments });
-        Self { function, arguments, output: PhantomData }
+        let arguments = encode_value(arguments, &mut body).map(|attachments| Arguments {
+            body: body.into(),
+            attachments,
+        });
+        Self {
+            function,
+            arguments,
+            output: PhantomData,
+        }
     }
 
     /// The function's path.
@@ -59,6 +65,8 @@ impl<O> Clone for Task<O> {
 
 impl<O> fmt::Debug for Task<O> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Task").field("function", &self.function.name).finish_non_exhaustive()
+        f.debug_struct("Task")
+            .field("function", &self.function.name)
+            .finish_non_exhaustive()
     }
 }

@@ -219,7 +219,7 @@ pub enum Program {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum FromAgent {
     /// The first frame if the session is accepted.
-    Welcome(Welcome),
+    Welcome(Box<Welcome>),
     /// The answer to [`ToAgent::Ping`].
     Pong(u64),
     /// The answer to a request: a failure's text says in which phase and why.

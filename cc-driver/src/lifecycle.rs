@@ -1,0 +1,548 @@
+//! Deploy, reconnect, resume, interrupt, restart, terminate: in order, written down first,
+//! and on every node. All of it runs on the driver's network thread.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use cc_core::contract::Plan;
+use cc_core::ids::{Handle, NodeIndex, WorkerId};
+use cc_core::limits;
+use cc_core::net::endpoint;
+use cc_core::net::identity::{Authority, Credentials, Role, Subject};
+use cc_core::provider::{AgentLaunch, Provider};
+use cc_core::record::{ClusterRecord, ClusterState, NodeRecord, RECORD_VERSION};
+use cc_core::wire::bootstrap::Identity;
+use cc_core::wire::control::{Answer, Program, Request, SessionKind, WorkerCommand};
+use futures::StreamExt as _;
+
+use crate::binary::Binary;
+use crate::cluster::ClusterCore;
+use crate::driver::DriverCore;
+use crate::error::DriverError;
+use crate::lane;
+use crate::session::{Session, Target};
+use crate::ship;
+
+/// Nodes worked on at once.
+const AT_ONCE: usize = 64;
+
+/// Makes a cluster; with workers if asked.
+pub(crate) async fn deploy(
+    driver: Arc<DriverCore>,
+    plan: Plan,
+    workers: bool,
+) -> Result<Arc<ClusterCore>, DriverError> {
+    let provider = driver.provider(plan.contract().provider())?;
+    let agent = driver.agent(plan.contract().settings().agent.as_deref())?;
+    if workers {
+        worker_program(&driver, &plan)?;
+    }
+    let handle = Handle::random();
+    let nodes = (0..plan.contract().nodes())
+        .map(|index| provider.intend(handle, NodeIndex(index), &plan))
+        .collect();
+    let record = ClusterRecord {
+        version: RECORD_VERSION,
+        handle,
+        state: ClusterState::Deploying,
+        created: SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |d| d.as_secs()),
+        plan,
+        nodes,
+        worker: None,
+        shipped: None,
+    };
+    let authority = make_authority(&driver, &record)?;
+    let made = async {
+        let record = start_nodes(&driver, &*provider, agent, &authority, record.clone()).await?;
+        let cluster = connect(&driver, &provider, &record, false).await?;
+        if workers {
+            start_all_workers(&cluster).await?;
+        }
+        set_state(&driver, handle, ClusterState::Running)?;
+        Ok(cluster)
+    };
+    match made.await {
+        Ok(cluster) => Ok(cluster),
+        Err(error) => {
+            let mut errors = vec![error];
+            // Unwind; whatever cannot be removed is named, and its record stays.
+            if let Err(left) = terminate(driver, handle).await {
+                errors.push(left);
+            }
+            Err(DriverError::all(errors)
+                .err()
+                .unwrap_or_else(|| DriverError::local("deploy", "")))
+        }
+    }
+}
+
+fn make_authority(driver: &DriverCore, record: &ClusterRecord) -> Result<Authority, DriverError> {
+    let fail = |e| DriverError::local("make the cluster's certificates", e);
+    let handle = record.handle;
+    let (authority, key) = Authority::create(handle).map_err(fail)?;
+    let credentials = authority
+        .issue(Subject {
+            handle,
+            role: Role::Driver,
+        })
+        .map_err(fail)?;
+    driver.state.create(record)?;
+    driver
+        .state
+        .store_authority(handle, authority.certificate(), &key)?;
+    driver.state.store_credentials(handle, &credentials)?;
+    Ok(authority)
+}
+
+/// Starts every node of a record and writes their addresses down.
+async fn start_nodes(
+    driver: &DriverCore,
+    provider: &dyn Provider,
+    agent: std::path::PathBuf,
+    authority: &Authority,
+    record: ClusterRecord,
+) -> Result<ClusterRecord, DriverError> {
+    let handle = record.handle;
+    let launch = AgentLaunch {
+        executable: agent,
+        handle,
+        plan: record.plan.clone(),
+    };
+    let sign = |node: NodeIndex, request: &str| {
+        let subject = Subject {
+            handle,
+            role: Role::Agent(node),
+        };
+        let certificate = authority
+            .sign(request, subject)
+            .map_err(|e| e.to_string())?;
+        Ok(Identity {
+            certificate,
+            ca: authority.certificate().to_owned(),
+        })
+    };
+    let (launch, sign) = (&launch, &sign);
+    let starts: Vec<_> = record
+        .nodes
+        .iter()
+        .map(|node| provider.start(launch, node, sign))
+        .collect();
+    let started: Vec<_> = futures::stream::iter(starts)
+        .buffered(AT_ONCE)
+        .collect()
+        .await;
+    let mut errors = Vec::new();
+    let mut nodes = record.nodes.clone();
+    for (node, result) in nodes.iter_mut().zip(started) {
+        match result {
+            Ok(started) => *node = started,
+            Err(error) => errors.push(error.into()),
+        }
+    }
+    // Also what started before another failed is known from now on.
+    let record = driver.state.update(handle, |record| record.nodes = nodes)?;
+    DriverError::all(errors)?;
+    Ok(record)
+}
+
+/// Opens an owner's session with every node.
+async fn connect(
+    driver: &Arc<DriverCore>,
+    provider: &Arc<dyn Provider>,
+    record: &ClusterRecord,
+    take_over: bool,
+) -> Result<Arc<ClusterCore>, DriverError> {
+    let (events, received) = tokio::sync::mpsc::channel(1_000);
+    let sessions = sessions(
+        driver,
+        record,
+        SessionKind::Owner,
+        take_over,
+        events.clone(),
+    )
+    .await?;
+    let mut errors = Vec::new();
+    let mut open = Vec::new();
+    for session in sessions {
+        match session {
+            Ok(session) => open.push(session),
+            Err(error) => errors.push(error),
+        }
+    }
+    let refused = errors
+        .iter()
+        .position(|e| matches!(e, DriverError::Refused { .. }));
+    if let Some(refused) = refused {
+        // Somebody else's: let go of what we got, for the whole cluster has one owner.
+        for session in &open {
+            session.close("another driver owns the cluster");
+        }
+        return Err(errors.swap_remove(refused));
+    }
+    if open.is_empty() || record.state == ClusterState::Deploying {
+        DriverError::all(errors)?;
+        errors = Vec::new();
+    }
+    Ok(ClusterCore::new(
+        Arc::clone(driver),
+        Arc::clone(provider),
+        record.clone(),
+        open,
+        errors,
+        received,
+    ))
+}
+
+/// Opens a session of a kind with every node of a record, in their order.
+pub(crate) async fn sessions(
+    driver: &Arc<DriverCore>,
+    record: &ClusterRecord,
+    kind: SessionKind,
+    take_over: bool,
+    events: tokio::sync::mpsc::Sender<(NodeIndex, crate::session::Event)>,
+) -> Result<Vec<Result<Arc<Session>, DriverError>>, DriverError> {
+    let credentials = driver.state.load_credentials(record.handle)?;
+    let lease = record.plan.contract().effective_driver_timeout();
+    let open = |node: &NodeRecord| {
+        let (index, address, events) = (node.node, node.address, events.clone());
+        let credentials: &Credentials = &credentials;
+        let endpoint = driver.network.endpoint();
+        async move {
+            let address = address.ok_or_else(|| {
+                DriverError::node(index, "connect to the agent", "it was never started")
+            })?;
+            let tls = endpoint::client_config(credentials, address.ip().is_loopback())
+                .map_err(|e| DriverError::node(index, "prepare the connection", e))?;
+            let target = Target {
+                handle: record.handle,
+                node: index,
+                address,
+                tls,
+                kind,
+                take_over,
+                lease,
+            };
+            Session::open(endpoint, target, events).await
+        }
+    };
+    let opening: Vec<_> = record.nodes.iter().map(open).collect();
+    Ok(futures::stream::iter(opening)
+        .buffered(AT_ONCE)
+        .collect()
+        .await)
+}
+
+/// Where the worker's executable comes from.
+pub(crate) enum WorkerProgram<'a> {
+    Ship(&'a Binary),
+    OnNode(String),
+}
+
+pub(crate) fn worker_program<'a>(
+    driver: &'a DriverCore,
+    plan: &Plan,
+) -> Result<WorkerProgram<'a>, DriverError> {
+    if let Some(path) = &plan.contract().settings().exename {
+        return Ok(WorkerProgram::OnNode(path.clone()));
+    }
+    driver.worker.as_ref().map(WorkerProgram::Ship).ok_or_else(|| {
+        DriverError::local(
+            "find the worker binary",
+            "this executable cannot be a worker: start it through #[cc_driver::main], call cc_driver::init() first in main, or name another with Driver::builder().worker_binary(…)",
+        )
+    })
+}
+
+/// Ships the worker binary where it is missing and starts a worker in every slot.
+pub(crate) async fn start_all_workers(cluster: &Arc<ClusterCore>) -> Result<(), DriverError> {
+    let driver = &cluster.driver;
+    let settings = cluster.plan.contract().settings();
+    let (program, name) = match worker_program(driver, &cluster.plan)? {
+        WorkerProgram::OnNode(path) => (Program::Path(path.clone()), path),
+        WorkerProgram::Ship(binary) => {
+            let hash = ship::binary(cluster, binary).await?;
+            driver
+                .state
+                .update(cluster.handle, |r| r.shipped = Some(hash))?;
+            (Program::Content(hash), binary.name().to_owned())
+        }
+    };
+    let command = WorkerCommand {
+        program,
+        name,
+        arguments: settings.exeflags.clone(),
+        environment: settings.environment.clone().into_iter().collect(),
+        directory: settings.directory.clone(),
+        slots: settings.worker_slots,
+        memory_limit: settings.worker_memory_limit,
+    };
+    driver
+        .state
+        .update(cluster.handle, |r| r.worker = Some(command.clone()))?;
+    let slots: Vec<u32> = (0..cluster.plan.contract().workers_per_node()).collect();
+    let starts: Vec<_> = cluster
+        .sessions()
+        .into_iter()
+        .map(|session| {
+            let (command, slots) = (command.clone(), slots.clone());
+            async move { start_workers(cluster, &session, command, slots).await }
+        })
+        .collect();
+    let results: Vec<_> = futures::stream::iter(starts)
+        .buffered(AT_ONCE)
+        .collect()
+        .await;
+    DriverError::all(results.into_iter().filter_map(Result::err).collect())
+}
+
+/// Starts workers in some slots of a node and opens their lanes.
+pub(crate) async fn start_workers(
+    cluster: &Arc<ClusterCore>,
+    session: &Arc<Session>,
+    command: WorkerCommand,
+    slots: Vec<u32>,
+) -> Result<(), DriverError> {
+    let expected = slots.len() as u32;
+    cluster.pool.expect(expected);
+    let wait = limits::WORKER_START + Duration::from_secs(5);
+    let request = Request::StartWorkers(command, slots);
+    let answer = session.request("start workers", request, wait).await;
+    let started = match answer {
+        Ok(Answer::Workers(workers)) => workers,
+        Ok(_) => Vec::new(),
+        Err(error) => {
+            cluster.pool.unexpect(expected);
+            return Err(error);
+        }
+    };
+    let missing = expected.saturating_sub(started.len() as u32);
+    let mut errors = Vec::new();
+    let mut failed = missing;
+    for (slot, result) in started {
+        let opened = match result {
+            Ok(key) => lane::open(session, &cluster.pool, key, cluster.driver.new_id()).await,
+            Err(death) => Err(DriverError::Worker {
+                node: session.node,
+                slot,
+                death,
+            }),
+        };
+        if let Err(error) = opened {
+            failed += 1;
+            errors.push(error);
+        }
+    }
+    cluster.pool.unexpect(failed);
+    if missing > 0 {
+        errors.push(DriverError::node(
+            session.node,
+            "start workers",
+            "not every slot was answered for",
+        ));
+    }
+    DriverError::all(errors)
+}
+
+/// Takes up a cluster that runs.
+pub(crate) async fn reconnect(
+    driver: Arc<DriverCore>,
+    handle: Handle,
+    take_over: bool,
+) -> Result<Arc<ClusterCore>, DriverError> {
+    let record = driver.state.load(handle)?;
+    match record.state {
+        ClusterState::Running => {}
+        ClusterState::Interrupted => return Err(state(&record, "resume it first")),
+        ClusterState::Deploying | ClusterState::Terminating => {
+            return Err(state(&record, "it is not whole; terminate it"));
+        }
+    }
+    let provider = driver.provider(record.plan.contract().provider())?;
+    let cluster = connect(&driver, &provider, &record, take_over).await?;
+    let mut errors = Vec::new();
+    let mut found = 0;
+    for session in cluster.sessions() {
+        for worker in &session.welcome.status.workers {
+            let id = worker.id.filter(|id| driver.claim_id(*id));
+            let id = id.unwrap_or_else(|| driver.new_id());
+            cluster.pool.expect(1);
+            match lane::open(&session, &cluster.pool, worker.key, id).await {
+                Ok(()) => found += 1,
+                Err(error) => {
+                    cluster.pool.unexpect(1);
+                    errors.push(error);
+                }
+            }
+        }
+    }
+    if found == 0 {
+        start_all_workers(&cluster).await?;
+    }
+    cluster.note_missing(errors);
+    Ok(cluster)
+}
+
+/// Starts an interrupted cluster again, or stops it again if a node does not start.
+pub(crate) async fn resume(
+    driver: Arc<DriverCore>,
+    handle: Handle,
+    workers: bool,
+) -> Result<Arc<ClusterCore>, DriverError> {
+    let record = driver.state.load(handle)?;
+    match record.state {
+        ClusterState::Interrupted | ClusterState::Running => {}
+        ClusterState::Deploying | ClusterState::Terminating => {
+            return Err(state(&record, "it is not whole; terminate it"));
+        }
+    }
+    let provider = driver.provider(record.plan.contract().provider())?;
+    let agent = driver.agent(record.plan.contract().settings().agent.as_deref())?;
+    let (certificate, key) = driver.state.load_authority(handle)?;
+    let authority = Authority::load(&certificate, &key)
+        .map_err(|e| DriverError::local("read the cluster's certificates", e))?;
+    let was = record.state;
+    let resumed = async {
+        let record = start_nodes(&driver, &*provider, agent, &authority, record).await?;
+        let cluster = connect(&driver, &provider, &record, false).await?;
+        cluster.all_nodes()?;
+        if workers {
+            start_all_workers(&cluster).await?;
+        }
+        set_state(&driver, handle, ClusterState::Running)?;
+        Ok(cluster)
+    };
+    match resumed.await {
+        Ok(cluster) => Ok(cluster),
+        // Somebody else's running cluster is not ours to stop.
+        Err(error) if was == ClusterState::Running => Err(error),
+        Err(error) => {
+            let stopped = interrupt(driver, handle).await;
+            let errors = std::iter::once(error).chain(stopped.err()).collect();
+            Err(DriverError::all(errors)
+                .err()
+                .unwrap_or_else(|| DriverError::local("resume", "")))
+        }
+    }
+}
+
+/// Ends every worker and starts fresh ones with the present program.
+pub(crate) async fn restart(cluster: Arc<ClusterCore>) -> Result<(), DriverError> {
+    let workers = cluster.pool.workers();
+    cluster.pool.expect(1);
+    let mut errors = Vec::new();
+    for session in cluster.sessions() {
+        let keys = workers
+            .iter()
+            .filter(|w| w.node == session.node)
+            .map(|w| w.key)
+            .collect();
+        let request = Request::StopWorkers {
+            workers: keys,
+            grace_ms: limits::STOP_GRACE.as_millis() as u64,
+            reason: "restart".into(),
+        };
+        let wait = limits::STOP_GRACE + limits::KILL_WAIT + limits::REQUEST_WAIT;
+        errors.extend(session.request("stop workers", request, wait).await.err());
+    }
+    for worker in workers {
+        let death = cc_core::death::Cause::Stopped("restart".into());
+        cluster
+            .pool
+            .lost(worker.id, cc_core::death::Death::of(death));
+    }
+    errors.extend(start_all_workers(&cluster).await.err());
+    cluster.pool.unexpect(1);
+    DriverError::all(errors)
+}
+
+/// Stops every node.
+pub(crate) async fn interrupt(driver: Arc<DriverCore>, handle: Handle) -> Result<(), DriverError> {
+    let record = driver.state.load(handle)?;
+    if matches!(
+        record.state,
+        ClusterState::Deploying | ClusterState::Terminating
+    ) {
+        return Err(state(&record, "it is not whole; terminate it"));
+    }
+    let provider = driver.provider(record.plan.contract().provider())?;
+    let provider = &*provider;
+    let stops: Vec<_> = record
+        .nodes
+        .iter()
+        .map(|node| provider.stop(node))
+        .collect();
+    let errors: Vec<_> = futures::stream::iter(stops)
+        .buffer_unordered(AT_ONCE)
+        .filter_map(|result| async { result.err().map(DriverError::from) })
+        .collect()
+        .await;
+    DriverError::all(errors)?;
+    set_state(&driver, handle, ClusterState::Interrupted)
+}
+
+/// Removes every node, and then the record.
+pub(crate) async fn terminate(driver: Arc<DriverCore>, handle: Handle) -> Result<(), DriverError> {
+    let record = driver
+        .state
+        .update(handle, |r| r.state = ClusterState::Terminating)?;
+    let provider = driver.provider(record.plan.contract().provider())?;
+    let provider = &*provider;
+    let removals: Vec<_> = record
+        .nodes
+        .iter()
+        .map(|node| provider.remove(node))
+        .collect();
+    let errors: Vec<_> = futures::stream::iter(removals)
+        .buffer_unordered(AT_ONCE)
+        .filter_map(|result| async { result.err().map(DriverError::from) })
+        .collect()
+        .await;
+    DriverError::all(errors)?;
+    Ok(driver.state.remove(handle)?)
+}
+
+/// Replaces a worker that did not come back after a deadline.
+pub(crate) async fn replace(cluster: &Arc<ClusterCore>, id: WorkerId) -> Result<(), DriverError> {
+    let Some(worker) = cluster.pool.workers().into_iter().find(|w| w.id == id) else {
+        return Ok(());
+    };
+    let Some(session) = cluster.session(worker.node) else {
+        return Ok(());
+    };
+    let reason = "a task did not return after its deadline";
+    cluster.pool.expect(1);
+    let request = Request::StopWorkers {
+        workers: vec![worker.key],
+        grace_ms: 0,
+        reason: reason.into(),
+    };
+    let wait = limits::KILL_WAIT + limits::REQUEST_WAIT;
+    let stopped = session.request("replace a worker", request, wait).await;
+    let death = cc_core::death::Death::of(cc_core::death::Cause::Stopped(reason.into()));
+    cluster.pool.lost(id, death);
+    let command = cluster.driver.state.load(cluster.handle)?.worker;
+    let started = match (stopped, command) {
+        (Ok(_), Some(command)) => {
+            start_workers(cluster, &session, command, vec![worker.key.slot]).await
+        }
+        (Ok(_), None) => Ok(()),
+        (Err(error), _) => Err(error),
+    };
+    cluster.pool.unexpect(1);
+    started
+}
+
+fn set_state(driver: &DriverCore, handle: Handle, state: ClusterState) -> Result<(), DriverError> {
+    driver.state.update(handle, |record| record.state = state)?;
+    Ok(())
+}
+
+fn state(record: &ClusterRecord, hint: &'static str) -> DriverError {
+    DriverError::State {
+        handle: record.handle,
+        state: record.state.to_string(),
+        hint,
+    }
+}
