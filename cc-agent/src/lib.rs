@@ -3,18 +3,18 @@
 //! The agent supervises workers, copies lanes and bulk streams between QUIC and the workers'
 //! sockets without reading them, and moves files. It never links user code.
 
-// soon: mod agent;
-// soon: mod bootstrap;
+mod agent;
+mod bootstrap;
 pub mod client;
 mod exec;
 mod lease;
 mod logfile;
 pub mod role;
-// soon: mod session;
+mod session;
 mod splice;
 mod status;
 mod store;
-// soon: mod streams;
+mod streams;
 mod supervise;
 mod transfer;
 mod worker;

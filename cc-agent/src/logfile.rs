@@ -76,7 +76,7 @@ mod tests {
         let path = directory.path().join("agent.log");
         let mut log = LogFile::open(&path).unwrap();
         let piece = vec![b'x'; 1 << 20];
-        for _ in 0..(3 * limits::AGENT_LOG >> 20) {
+        for _ in 0..(3 * limits::AGENT_LOG) >> 20 {
             log.write_all(&piece).unwrap();
         }
         let length = |path: &Path| std::fs::metadata(path).unwrap().len();

@@ -174,3 +174,121 @@ mod tests {
         assert_eq!(advance(&mut chunks[2..], 1), 1);
     }
 }
+
+#[cfg(test)]
+mod through_quic {
+    use cc_core::ids::{Handle, NodeIndex};
+    use cc_core::net::endpoint;
+    use cc_core::net::identity::{Authority, Role, Subject};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::time::{Duration, timeout};
+
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(30);
+
+    /// Streams of a client, and the worker's end of what an agent splices them to. The
+    /// endpoints and connections must live on.
+    struct Spliced {
+        send: SendStream,
+        recv: RecvStream,
+        worker: UnixStream,
+        splice: tokio::task::JoinHandle<Result<(), SpliceError>>,
+        _alive: (
+            quinn::Endpoint,
+            quinn::Endpoint,
+            quinn::Connection,
+            quinn::Connection,
+        ),
+    }
+
+    async fn spliced() -> Spliced {
+        let handle = Handle::random();
+        let (authority, _) = Authority::create(handle).unwrap();
+        let issue = |role| authority.issue(Subject { handle, role }).unwrap();
+        let address = "127.0.0.1:0".parse().unwrap();
+        let node = NodeIndex(0);
+        let server = endpoint::serve(address, &issue(Role::Agent(node))).unwrap();
+        let client = endpoint::client(address.ip()).unwrap();
+        let config = endpoint::client_config(&issue(Role::Driver), true).unwrap();
+        let address = server.local_addr().unwrap();
+        let (ours, theirs) = tokio::join!(
+            async { server.accept().await.unwrap().await.unwrap() },
+            async {
+                endpoint::connect(&client, config, address, handle, node)
+                    .await
+                    .unwrap()
+            },
+        );
+        let (mut send, recv) = theirs.open_bi().await.unwrap();
+        // A stream is seen when something is sent on it.
+        send.write_all(b"!").await.unwrap();
+        let (agent_send, mut agent_recv) = ours.accept_bi().await.unwrap();
+        agent_recv.read_exact(&mut [0]).await.unwrap();
+        let (socket, worker) = pair().unwrap();
+        let worker = std::os::unix::net::UnixStream::from(worker);
+        worker.set_nonblocking(true).unwrap();
+        Spliced {
+            send,
+            recv,
+            worker: UnixStream::from_std(worker).unwrap(),
+            splice: tokio::spawn(run(agent_send, agent_recv, socket)),
+            _alive: (server, client, ours, theirs),
+        }
+    }
+
+    #[tokio::test]
+    async fn bytes_and_half_closes_pass_both_ways() {
+        let mut s = spliced().await;
+        let sent: Vec<u8> = (0..8 << 20).map(|i: u32| (i ^ (i >> 11)) as u8).collect();
+        let echo = async {
+            let (mut read, mut write) = s.worker.split();
+            tokio::io::copy(&mut read, &mut write).await.unwrap();
+            write.shutdown().await.unwrap();
+        };
+        let put = async {
+            s.send.write_all(&sent).await.unwrap();
+            s.send.finish().unwrap();
+        };
+        let ((), (), got) = timeout(LONG, async {
+            tokio::join!(echo, put, s.recv.read_to_end(usize::MAX))
+        })
+        .await
+        .unwrap();
+        assert!(got.unwrap() == sent);
+        timeout(LONG, s.splice).await.unwrap().unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_reset_closes_the_socket() {
+        let mut s = spliced().await;
+        s.send.reset(VarInt::from_u32(9)).unwrap();
+        let got = timeout(LONG, s.worker.read(&mut [0; 8])).await.unwrap();
+        assert_eq!(got.unwrap(), 0);
+        assert!(timeout(LONG, s.splice).await.unwrap().unwrap().is_err());
+        assert!(s.recv.read_to_end(8).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn what_a_worker_wrote_before_it_died_arrives() {
+        let mut s = spliced().await;
+        // Unread by the worker: its close is a reset to our end.
+        s.send.write_all(b"never read").await.unwrap();
+        s.worker.readable().await.unwrap();
+        s.worker.write_all(b"last words").await.unwrap();
+        drop(s.worker);
+        let got = timeout(LONG, s.recv.read_to_end(64)).await.unwrap();
+        assert_eq!(got.unwrap(), b"last words");
+        // The other direction ends when something is sent that nobody takes.
+        assert!(
+            timeout(LONG, async {
+                while s.send.write_all(b"x").await.is_ok() {
+                    tokio::task::yield_now().await;
+                }
+            })
+            .await
+            .is_ok()
+        );
+        timeout(LONG, s.splice).await.unwrap().unwrap().unwrap();
+    }
+}

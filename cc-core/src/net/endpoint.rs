@@ -23,6 +23,9 @@ const SEND_WINDOW: u64 = 2 << 20;
 const SOCKET_BUFFER: usize = 4 << 20;
 /// Datagrams over loopback: the largest that IPv4's loopback carries.
 const LOOPBACK_MTU: u16 = 65_507;
+/// What may be under way at first over loopback, in bytes. A probe for the largest datagram alone
+/// would exceed the usual 14 KiB and hold up everything else, a connection's close included.
+const LOOPBACK_INITIAL_WINDOW: u64 = 4 * LOOPBACK_MTU as u64;
 /// Datagrams over a network: jumbo frames less headers; path discovery finds what passes.
 const NETWORK_MTU: u16 = 6_500;
 
@@ -60,6 +63,11 @@ fn transport(loopback: bool) -> TransportConfig {
         .datagram_receive_buffer_size(None)
         .keep_alive_interval(Some(limits::KEEP_ALIVE))
         .max_idle_timeout(IdleTimeout::try_from(limits::IDLE).ok());
+    if loopback {
+        let mut cubic = quinn::congestion::CubicConfig::default();
+        cubic.initial_window(LOOPBACK_INITIAL_WINDOW);
+        config.congestion_controller_factory(Arc::new(cubic));
+    }
     config
 }
 
