@@ -5,10 +5,13 @@
 //! a packet beyond [`limits::LOCAL_FRAME`], and closes every descriptor that it was not
 //! asked for.
 
+use std::collections::VecDeque;
 use std::io::{self, IoSlice, IoSliceMut};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
+use std::sync::Mutex;
 
 use cc_core::limits;
+use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recv,
     recvmsg, sendmsg, socketpair,
@@ -18,6 +21,9 @@ use tokio::io::unix::AsyncFd;
 
 /// The kernel's `SCM_MAX_FD`.
 const DESCRIPTORS: usize = 253;
+
+/// A message, and the descriptor that goes with it, that waits to be sent.
+pub(super) type Parcel = (Vec<u8>, Option<OwnedFd>);
 
 /// One end of a control socket, on the tokio runtime that it was made in.
 #[derive(Debug)]
@@ -56,10 +62,26 @@ impl ControlSocket {
             .await
     }
 
-    /// Sends a packet at once or fails with [`io::ErrorKind::WouldBlock`].
-    pub(crate) fn try_send(&self, bytes: &[u8], fd: Option<BorrowedFd<'_>>) -> io::Result<()> {
+    /// Sends what is in a queue as far as it goes without waiting; what was sent, or cannot
+    /// be sent ever, is no longer in it.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::WouldBlock`] when something is left, otherwise as [`Self::send`].
+    pub(super) fn try_send_all(&self, queue: &mut VecDeque<Parcel>) -> io::Result<()> {
         // Past tokio's readiness, which is not known before the runtime has waited once.
-        send_packet(self.socket.get_ref(), bytes, fd)
+        send_packets(self.socket.get_ref(), queue)
+    }
+
+    /// Sends all that is in a queue. Cancel-safe.
+    ///
+    /// # Errors
+    /// As [`Self::send`].
+    pub(super) async fn send_all(&self, queue: &Mutex<VecDeque<Parcel>>) -> io::Result<()> {
+        self.socket
+            .async_io(Interest::WRITABLE, |socket| {
+                send_packets(socket, &mut super::lock(queue))
+            })
+            .await
     }
 
     /// Receives a packet, and the descriptor that came with it; `None` when the peer is gone.
@@ -79,6 +101,18 @@ pub(super) fn set_nonblocking(fd: &OwnedFd) -> io::Result<()> {
     use nix::fcntl::{FcntlArg, OFlag, fcntl};
     let flags = OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL)?);
     fcntl(fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
+    Ok(())
+}
+
+fn send_packets(socket: &OwnedFd, queue: &mut VecDeque<Parcel>) -> io::Result<()> {
+    while let Some((bytes, fd)) = queue.front() {
+        let sent = send_packet(socket, bytes, fd.as_ref().map(AsFd::as_fd));
+        if matches!(&sent, Err(error) if error.kind() == io::ErrorKind::WouldBlock) {
+            return sent;
+        }
+        queue.pop_front();
+        sent?;
+    }
     Ok(())
 }
 
@@ -106,8 +140,8 @@ fn receive_packet(socket: &OwnedFd) -> io::Result<Option<(Vec<u8>, Option<OwnedF
     // The length first, so that no buffer of the largest size is needed. This is the only
     // reader, so the packet that is looked at is the one that is then taken.
     let peek = MsgFlags::MSG_PEEK | MsgFlags::MSG_TRUNC;
-    let length = match recv(socket.as_raw_fd(), &mut [], peek) {
-        Ok(0) | Err(nix::Error::ECONNRESET) => return Ok(None),
+    let length = match retried(|| recv(socket.as_raw_fd(), &mut [], peek)) {
+        Ok(0) => return Ok(None),
         Ok(length) => length,
         Err(error) => return Err(error.into()),
     };
@@ -122,12 +156,12 @@ fn receive_packet(socket: &OwnedFd) -> io::Result<Option<(Vec<u8>, Option<OwnedF
     // be cut off together with the means to close the others.
     let mut space = nix::cmsg_space!([i32; DESCRIPTORS]);
     let mut iov = [IoSliceMut::new(&mut bytes)];
-    let message = recvmsg::<()>(
-        socket.as_raw_fd(),
-        &mut iov,
-        Some(&mut space),
-        MsgFlags::MSG_CMSG_CLOEXEC,
-    )?;
+    let cloexec = MsgFlags::MSG_CMSG_CLOEXEC;
+    let message = match recvmsg::<()>(socket.as_raw_fd(), &mut iov, Some(&mut space), cloexec) {
+        // As in `retried`; the packet is still there for the next call.
+        Err(Errno::ECONNRESET) => return receive_packet(socket),
+        other => other?,
+    };
     let mut received = Vec::new();
     if let Ok(messages) = message.cmsgs() {
         for message in messages {
@@ -145,11 +179,19 @@ fn receive_packet(socket: &OwnedFd) -> io::Result<Option<(Vec<u8>, Option<OwnedF
     Ok(Some((bytes, received.pop())))
 }
 
+/// A peer that ends without having read everything leaves an error, which is reported once
+/// and ahead of the packets that it had sent.
+fn retried<T>(mut receive: impl FnMut() -> nix::Result<T>) -> nix::Result<T> {
+    match receive() {
+        Err(Errno::ECONNRESET) => receive(),
+        other => other,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::io::{Read as _, Write as _};
-    use std::os::fd::AsFd as _;
     use std::os::unix::net::UnixStream;
 
     fn pair() -> (ControlSocket, ControlSocket) {
@@ -182,15 +224,38 @@ mod tests {
     #[tokio::test]
     async fn a_full_socket_says_so_and_a_closed_one_fails() {
         let (a, b) = pair();
+        let packet = |number: u16| (number.to_le_bytes().repeat(500), None);
+        let mut queue = VecDeque::new();
+        let mut sent = 0;
         let full = loop {
-            if let Err(error) = a.try_send(&[7; 1000], None) {
+            queue.push_back(packet(sent));
+            sent += 1;
+            if let Err(error) = a.try_send_all(&mut queue) {
                 break error;
             }
         };
         assert_eq!(full.kind(), io::ErrorKind::WouldBlock);
-        b.recv().await.unwrap().unwrap();
+        assert_eq!(queue.len(), 1);
+        let queue = Mutex::new(queue);
+        let receive = async {
+            for number in 0..sent {
+                assert_eq!(b.recv().await.unwrap().unwrap().0, packet(number).0);
+            }
+        };
+        tokio::join!(async { a.send_all(&queue).await.unwrap() }, receive);
+        assert!(queue.lock().unwrap().is_empty());
         drop(b);
         assert!(a.send(b"x", None).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn what_a_peer_said_is_heard_though_it_ended_without_listening() {
+        let (a, b) = pair();
+        a.send(b"unheard", None).await.unwrap();
+        b.send(b"last words", None).await.unwrap();
+        drop(b);
+        assert_eq!(a.recv().await.unwrap().unwrap().0, b"last words");
+        assert!(a.recv().await.unwrap().is_none());
     }
 
     #[tokio::test]
