@@ -102,7 +102,9 @@ struct Entry {
     node: NodeIndex,
     key: WorkerKey,
     presence: Presence,
-    /// The number of each function of this program on that worker, by its address here.
+    /// The numbers of the worker's functions, by name and signature.
+    theirs: HashMap<(String, u64), u32>,
+    /// The same by the address of this program's entry, filled as they are used.
     functions: HashMap<usize, u32>,
     recent: (usize, u32),
     load: Load,
@@ -380,18 +382,12 @@ impl Pool {
 
     /// A worker has told its functions and takes tasks from now on.
     pub(crate) fn add(&self, info: WorkerInfo, functions: &[Functions], link: Link) {
-        let mut numbers = HashMap::new();
-        let theirs: HashMap<(&str, u64), u32> = functions
+        let theirs = functions
             .iter()
             .flat_map(|part| &part.functions)
             .zip(0..)
-            .map(|(f, number)| ((f.name.as_str(), f.hash), number))
+            .map(|(f, number)| ((f.name.clone(), f.hash), number))
             .collect();
-        for ours in function::all() {
-            if let Some(number) = theirs.get(&(ours.name, (ours.hash)())) {
-                numbers.insert(address(ours), *number);
-            }
-        }
         let mut effects = Effects::default();
         {
             let mut state = self.lock();
@@ -400,7 +396,8 @@ impl Pool {
                 node: info.node,
                 key: info.key,
                 presence: Presence::Alive,
-                functions: numbers,
+                theirs,
+                functions: HashMap::new(),
                 recent: (0, 0),
                 load: Load::new(info.slots),
                 tasks: Slab::new(),
@@ -567,7 +564,14 @@ impl Entry {
         if self.recent.0 == address {
             return Some(self.recent.1);
         }
-        let number = *self.functions.get(&address)?;
+        let number = match self.functions.get(&address) {
+            Some(number) => *number,
+            None => {
+                let number = *self.theirs.get(&(function.name.to_owned(), (function.hash)()))?;
+                self.functions.insert(address, number);
+                number
+            }
+        };
         self.recent = (address, number);
         Some(number)
     }
