@@ -8,9 +8,8 @@
 //! *thread* that forked ends, and only a process without other threads may do as it likes
 //! between fork and exec.
 //!
-//! Its socket is descriptor 3. Every byte that it reads there is the number of a signal for
-//! the program's process group; the end means "kill it". Before it exits it writes one
-//! [`GuardReport`] there. Its arguments are the program and the program's arguments, its
+//! Its socket is descriptor 3. Nothing is read there but the end, which means "kill it". Before
+//! it exits it writes one [`GuardReport`] there. Its arguments are the program and the program's arguments, its
 //! environment is the program's but for the variables named here.
 
 use std::collections::{BTreeSet, HashSet};
@@ -31,7 +30,7 @@ use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, setrlimit};
-use nix::sys::signal::{SigHandler, SigSet, Signal, kill, killpg};
+use nix::sys::signal::{SigHandler, SigSet, Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::WaitStatus;
 use nix::unistd::{ForkResult, Pid, execve, fork, getpid, getppid, pipe2, setpgid, setsid};
@@ -220,7 +219,7 @@ impl Program {
                     return Ok(child);
                 };
                 let _ = nix::sys::wait::waitpid(child, None);
-                let phase = ["exec", "memory limit", "terminal", "parent"]
+                let phase = ["exec", "memory limit", "parent"]
                     .into_iter()
                     .find(|name| name.as_bytes() == phase);
                 let error = Errno::from_raw(i32::from_le_bytes(*error));
@@ -243,15 +242,8 @@ impl Program {
         if getppid() != guard {
             return Err(("parent", Errno::ESRCH));
         }
-        if std::io::IsTerminal::is_terminal(&std::io::stdin()) {
-            // A terminal's user wants job control and Ctrl-C.
-            setsid().map_err(|error| ("terminal", error))?;
-            // SAFETY: takes the terminal that standard input is.
-            let taken = unsafe { libc::ioctl(0, libc::TIOCSCTTY, 0) };
-            Errno::result(taken).map_err(|error| ("terminal", error))?;
-        } else {
-            let _ = setpgid(Pid::from_raw(0), Pid::from_raw(0));
-        }
+        // A program that signals its own group must not hit the guard.
+        let _ = setpgid(Pid::from_raw(0), Pid::from_raw(0));
         // What the agent's starter has left open is not the program's, and kept open by it
         // somebody might wait for its end. Older kernels cannot, which is as it was.
         // SAFETY: marks descriptors that this process, which is about to exec, does not need.
@@ -320,29 +312,17 @@ fn attend(agent: &UnixStream, ended: &SignalFd, program: Pid) -> (Cause, Option<
             return (Cause::Stopped(why), None);
         }
         let heed = give_up.is_none().then(|| agent.as_fd());
-        if wait_for(ended, heed, give_up) && orders(agent, program) {
+        if wait_for(ended, heed, give_up) && is_over(agent) {
             let _ = kill(program, Signal::SIGKILL);
             give_up = Some(Instant::now() + limits::KILL_WAIT);
         }
     }
 }
 
-/// Takes what the agent has sent; whether the program is to be killed.
-fn orders(mut agent: &UnixStream, program: Pid) -> bool {
-    let mut signals = [0; 64];
-    match agent.read(&mut signals) {
-        Ok(0) => true,
-        Ok(count) => {
-            for number in &signals[..count] {
-                if let Ok(signal) = Signal::try_from(i32::from(*number)) {
-                    // Its group may have been left by its leader; then it alone.
-                    if killpg(program, signal).is_err() {
-                        let _ = kill(program, signal);
-                    }
-                }
-            }
-            false
-        }
+/// Whether the agent has ended its side of the socket.
+fn is_over(mut agent: &UnixStream) -> bool {
+    match agent.read(&mut [0; 64]) {
+        Ok(count) => count == 0,
         Err(error) => error.kind() != std::io::ErrorKind::Interrupted,
     }
 }
