@@ -21,11 +21,15 @@ use cc_core::wire::PROTOCOL;
 use cc_core::wire::bootstrap::{Identity, Ready, Report, Settings};
 use nix::fcntl::{Flock, FlockArg};
 use nix::poll::{PollFd, PollFlags, PollTimeout};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::runtime::{Builder, LocalOptions};
 
 use crate::agent::{self, Agent};
 use crate::logfile::LogFile;
 use crate::status;
+
+/// Descriptors for [`limits::WORKERS_PER_NODE`] workers, their bulk streams, and sessions.
+const DESCRIPTORS: u64 = 16 * 1024;
 
 /// The lock of a node's directory, held for life. Its content names the holder.
 pub(crate) type Lock = Flock<File>;
@@ -59,6 +63,15 @@ fn leave_starter() {
         // By number: older C libraries lack the function. Older kernels lack the call, and
         // then what was inherited stays open.
         nix::libc::syscall(nix::libc::SYS_close_range, 3u32, u32::MAX, 0u32);
+    }
+    // A worker takes five descriptors here, and the usual limit is 1,024. With less than this
+    // the agent still works, for fewer workers.
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        let _ = setrlimit(
+            Resource::RLIMIT_NOFILE,
+            soft.max(DESCRIPTORS.min(hard)),
+            hard,
+        );
     }
 }
 

@@ -1,8 +1,6 @@
 //! An agent process started as a provider does it, and a client that speaks the wire format by
 //! hand, so that it can also speak it wrongly.
 
-#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
-
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;

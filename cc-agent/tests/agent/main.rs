@@ -1,0 +1,7 @@
+//! The agent as a process of its own, as a provider starts it and as drivers see it.
+
+#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+mod common;
+mod sessions;
+mod workers;
