@@ -1,1 +1,287 @@
-//! To come.
+//! The content store: one file per BLAKE3 hash, from which binaries are run and files are made.
+//!
+//! Agents of one machine may share a store, so everything here goes through a temporary
+//! file and a rename: under a hash's name there is never part of its content, and two writers of
+//! the same content both succeed. Nothing is synced to disk: the store is a cache, and a
+//! length that is not what was asked for counts as absent.
+
+use std::fs::{self, File, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use cc_core::ids::ContentHash;
+use cc_core::wire::stream::Place;
+use tempfile::NamedTempFile;
+
+use crate::transfer::folder;
+
+/// Mode of stored content: executables are run from here, and nobody changes it.
+const MODE: u32 = 0o555;
+
+/// What unfinished files are called.
+const UNFINISHED: &str = ".part-";
+
+/// An unfinished file that was not written to for this long belongs to a process that is gone:
+/// a transfer that stalls is given up long before.
+const ABANDONED: Duration = Duration::from_secs(3600);
+
+/// The bits of a mode that are permissions.
+const PERMISSIONS: u32 = 0o7777;
+
+/// Whether a mode in a [`Place`] or an answer to a get says that the content is a tar archive of
+/// a folder.
+pub(crate) fn is_folder(mode: u32) -> bool {
+    mode & folder::BIT == folder::BIT
+}
+
+/// A content store.
+#[derive(Debug)]
+pub(crate) struct Store {
+    directory: PathBuf,
+}
+
+impl Store {
+    /// Opens the store in a directory, which is made if missing, and removes what others have
+    /// left unfinished long ago.
+    pub(crate) fn open(directory: &Path) -> io::Result<Arc<Self>> {
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(directory)?;
+        for entry in fs::read_dir(directory)?.flatten() {
+            let unfinished = entry.file_name().to_string_lossy().starts_with(UNFINISHED);
+            let age = entry.metadata().and_then(|m| m.modified()).ok();
+            let age = age.and_then(|modified| modified.elapsed().ok());
+            if unfinished && age.is_some_and(|age| age > ABANDONED) {
+                // Whoever shares the store may be removing it, too.
+                let _ = fs::remove_file(entry.path());
+            }
+        }
+        Ok(Arc::new(Self {
+            directory: directory.to_owned(),
+        }))
+    }
+
+    /// Where the store is.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Where content of this hash is, or would be.
+    pub(crate) fn path(&self, hash: ContentHash) -> PathBuf {
+        self.directory.join(hash.to_hex())
+    }
+
+    /// Whether content of this hash is there.
+    pub(crate) fn has(&self, hash: ContentHash) -> bool {
+        self.path(hash).is_file()
+    }
+
+    /// Whether content of this hash is there, all of it.
+    pub(crate) fn holds(&self, hash: ContentHash, length: u64) -> bool {
+        fs::metadata(self.path(hash)).is_ok_and(|m| m.is_file() && m.len() == length)
+    }
+
+    /// A file to write content to; it goes away with its value.
+    pub(crate) fn unfinished(&self) -> io::Result<NamedTempFile> {
+        tempfile::Builder::new()
+            .prefix(UNFINISHED)
+            .permissions(Permissions::from_mode(0o700))
+            .tempfile_in(&self.directory)
+    }
+
+    /// Gives a file whose content has been checked its name.
+    pub(crate) fn commit(&self, file: NamedTempFile, hash: ContentHash) -> io::Result<()> {
+        file.as_file()
+            .set_permissions(Permissions::from_mode(MODE))?;
+        // Closed for writing before it has its name, or running it might fail as busy.
+        file.into_temp_path().persist(self.path(hash))?;
+        Ok(())
+    }
+
+    /// Makes a file, or unpacks a folder, from content in the store.
+    pub(crate) async fn place(
+        &self,
+        hash: ContentHash,
+        place: &Place,
+        base: &Path,
+    ) -> Result<(), String> {
+        let source = self.path(hash);
+        let named = place.path.clone();
+        let target = base.join(&place.path);
+        let mode = place.mode;
+        let made = tokio::task::spawn_blocking(move || {
+            if is_folder(mode) {
+                folder::unpack(File::open(source)?, &target)
+            } else {
+                make_file(&source, &target, mode & PERMISSIONS)
+            }
+        })
+        .await
+        .unwrap_or_else(|e| Err(io::Error::other(e)));
+        made.map_err(|e| format!("placing {named}: {e}"))
+    }
+}
+
+/// Makes the folder that a file goes to, and a temporary file in it, to be renamed.
+pub(crate) fn beside(target: &Path) -> io::Result<NamedTempFile> {
+    let parent = parent(target)?;
+    fs::create_dir_all(parent)?;
+    tempfile::Builder::new().prefix(".cc-").tempfile_in(parent)
+}
+
+fn parent(target: &Path) -> io::Result<&Path> {
+    let named = !target.as_os_str().as_encoded_bytes().ends_with(b"/");
+    if !named || target.is_dir() {
+        return Err(io::Error::new(
+            io::ErrorKind::IsADirectory,
+            "it is a folder: name a file in it",
+        ));
+    }
+    match target.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => Ok(Path::new(".")),
+        Some(parent) => Ok(parent),
+        None => Err(io::ErrorKind::InvalidFilename.into()),
+    }
+}
+
+fn make_file(source: &Path, target: &Path, mode: u32) -> io::Result<()> {
+    // A link has the store's mode, and must be one that nobody would write through.
+    if mode == MODE && link(source, target).is_ok() {
+        return Ok(());
+    }
+    let mut file = beside(target)?;
+    // Within the kernel, and without a copy where the file system can share blocks.
+    io::copy(&mut File::open(source)?, file.as_file_mut())?;
+    file.as_file()
+        .set_permissions(Permissions::from_mode(mode))?;
+    file.into_temp_path().persist(target)?;
+    Ok(())
+}
+
+fn link(source: &Path, target: &Path) -> io::Result<()> {
+    let parent = parent(target)?;
+    fs::create_dir_all(parent)?;
+    let link = tempfile::Builder::new()
+        .prefix(".cc-")
+        .make_in(parent, |path| fs::hard_link(source, path))?;
+    // Renaming one name of a file to another of the same file does nothing, and leaves both.
+    let result = fs::rename(link.path(), target);
+    drop(link);
+    result
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::os::unix::fs::MetadataExt as _;
+
+    use super::*;
+
+    fn insert(store: &Store, content: &[u8]) -> ContentHash {
+        let hash = ContentHash::of(content);
+        let mut file = store.unfinished().unwrap();
+        file.write_all(content).unwrap();
+        store.commit(file, hash).unwrap();
+        hash
+    }
+
+    #[test]
+    fn content_has_its_name_only_when_it_is_complete() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(&directory.path().join("a/store")).unwrap();
+        let content = b"content";
+        let hash = ContentHash::of(content);
+        let mut file = store.unfinished().unwrap();
+        file.write_all(content).unwrap();
+        assert!(!store.has(hash));
+        store.commit(file, hash).unwrap();
+        assert!(store.has(hash) && store.holds(hash, 7) && !store.holds(hash, 8));
+        let mode = fs::metadata(store.path(hash)).unwrap().mode();
+        assert_eq!(mode & PERMISSIONS, MODE);
+        drop(store.unfinished().unwrap());
+        assert_eq!(fs::read_dir(store.directory()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn writers_of_the_same_content_all_succeed() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path()).unwrap();
+        let content: Vec<u8> = (0..100_000u32).flat_map(u32::to_le_bytes).collect();
+        let hash = ContentHash::of(&content);
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    for _ in 0..20 {
+                        insert(&store, &content);
+                        let mut seen = Vec::new();
+                        let mut file = File::open(store.path(hash)).unwrap();
+                        file.read_to_end(&mut seen).unwrap();
+                        assert_eq!(ContentHash::of(&seen), hash);
+                    }
+                });
+            }
+        });
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    #[tokio::test]
+    async fn only_files_that_nobody_writes_to_share_the_stores_blocks() {
+        let directory = tempfile::tempdir().unwrap();
+        let base = directory.path().join("base");
+        let store = Store::open(&directory.path().join("store")).unwrap();
+        let hash = insert(&store, b"content");
+        let inode = |path: &Path| fs::metadata(path).unwrap().ino();
+        // Twice: the second finds the first's file there.
+        for _ in 0..2 {
+            for (path, mode) in [("deep/er/tool", 0o555), ("data", 0o644), ("read", 0o444)] {
+                let place = Place {
+                    path: path.to_owned(),
+                    mode,
+                };
+                store.place(hash, &place, &base).await.unwrap();
+                let made = base.join(path);
+                assert_eq!(fs::read(&made).unwrap(), b"content");
+                assert_eq!(fs::metadata(&made).unwrap().mode() & PERMISSIONS, mode);
+                assert_eq!(inode(&made) == inode(&store.path(hash)), mode == MODE);
+            }
+        }
+        fs::write(base.join("data"), b"changed").unwrap();
+        assert_eq!(fs::read(store.path(hash)).unwrap(), b"content");
+        assert_eq!(fs::read_dir(&base).unwrap().count(), 3);
+        assert_eq!(fs::read_dir(base.join("deep/er")).unwrap().count(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_place_that_cannot_be_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(&directory.path().join("store")).unwrap();
+        let hash = insert(&store, b"content");
+        fs::write(directory.path().join("file"), b"").unwrap();
+        for path in ["file/below", "store", "new/", "/proc/none"] {
+            for mode in [0o555, 0o644] {
+                let place = Place {
+                    path: path.to_owned(),
+                    mode,
+                };
+                let error = store.place(hash, &place, directory.path()).await;
+                assert!(error.unwrap_err().contains(path), "{path}");
+            }
+        }
+        let missing = ContentHash::of(b"never stored");
+        let place = Place {
+            path: "x".to_owned(),
+            mode: 0o644,
+        };
+        assert!(
+            store
+                .place(missing, &place, directory.path())
+                .await
+                .is_err()
+        );
+        assert!(!directory.path().join("x").exists());
+    }
+}
