@@ -201,4 +201,4 @@ pub const RESULT_WAIT: Duration = Duration::from_micros(500);
 
 /// Streams of arguments that may reach a worker before the frames that name their tasks.
 /// More than a few means a driver that does not send the frames.
-pub const EARLY_STREAMS: usize = 64;
+pub const EARLY_STREAMS: usize = 256;

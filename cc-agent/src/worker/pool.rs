@@ -123,11 +123,7 @@ impl Pool {
             socket,
             &self.hello,
         )?;
-        let session = Session {
-            lane: Arc::clone(&lane),
-            held: Default::default(),
-            results: Default::default(),
-        };
+        let session = Session::new(Arc::clone(&lane));
         lock(&self.state).sessions.insert(token, session);
         if lane.listen().is_err() {
             self.end(&lane);
@@ -147,6 +143,7 @@ impl Pool {
     /// Reads and runs until the pool stops. Each of the pool's threads has its own number,
     /// from 0 up to [`Pool::threads`].
     pub(super) fn work(self: &Arc<Self>, thread: usize) {
+        let _abort = AbortOnPanic;
         let mut batch = Batch::default();
         let mut out = Vec::new();
         while !self.stopping.load(Ordering::Relaxed) {
@@ -379,6 +376,18 @@ pub(super) fn load(lane: &Lane, arguments: Arguments) -> Result<Parts, String> {
             Ok(parts)
         }
         Arguments::Stream(_) => Err("the arguments have not come".to_owned()),
+    }
+}
+
+/// Without one of its threads a pool may stand still for ever; a death is seen and told. The
+/// user's functions are caught: what comes here is, for instance, the drop of their results.
+struct AbortOnPanic;
+
+impl Drop for AbortOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            std::process::abort();
+        }
     }
 }
 

@@ -4,13 +4,14 @@
 //! it: that is why there is exactly one answer. Nothing is answered, woken or dropped that
 //! could run the user's code while the lock is held; [`Effects`] gathers that for afterwards.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
 use cc_core::context::Cancellation;
 use cc_core::function::Function;
 use cc_core::ids::ContentHash;
+use cc_core::limits;
 use cc_core::payload::Payload;
 use cc_core::wire::lane::Outcome;
 use tokio::task::AbortHandle;
@@ -63,6 +64,8 @@ pub(super) struct Session {
     pub(super) held: HashMap<u32, Held>,
     /// Results that are too large for a frame, until the driver opens their streams.
     pub(super) results: HashMap<u32, Payload>,
+    /// Tasks that were withdrawn before their streams came: those are not of a later task.
+    withdrawn: HashSet<u32>,
 }
 
 /// What a slot's thread runs, if it does.
@@ -115,6 +118,20 @@ impl Effects {
 }
 
 impl Session {
+    pub(super) fn new(lane: Arc<Lane>) -> Self {
+        Self {
+            lane,
+            held: HashMap::new(),
+            results: HashMap::new(),
+            withdrawn: HashSet::new(),
+        }
+    }
+
+    /// Whether an argument's stream is of a task that was withdrawn, and is told only once.
+    pub(super) fn comes_too_late(&mut self, task: u32) -> bool {
+        self.withdrawn.remove(&task)
+    }
+
     /// Lets go of what is held under an id, and answers it if it is a task.
     fn withdraw(&mut self, id: u32, effects: &mut Effects) {
         let outcome = match self.held.remove(&id) {
@@ -139,6 +156,11 @@ impl Session {
             }
             Some(framed @ Held::Framed(_)) => {
                 effects.dropped.push(framed);
+                // Only a driver that does not open its streams comes to this many.
+                if self.withdrawn.len() >= limits::LANE_TASKS {
+                    self.withdrawn.clear();
+                }
+                self.withdrawn.insert(id);
                 Outcome::TakenBack
             }
         };

@@ -37,6 +37,7 @@ impl Pool {
                     self.io.spawn(bulk::send(stream, payload));
                 }
             }
+            Direction::Argument if found.comes_too_late(task) => {}
             Direction::Argument => match found.held.remove(&task) {
                 Some(Held::Framed(job)) => {
                     let ticket = state.number();

@@ -722,6 +722,13 @@ fn arguments_whose_stream_is_wrong_are_faults() {
     let id = driver.send("sum", Value::Bulk(size));
     driver.take_back(id);
     assert!(driver.done().is(id, Outcome::TakenBack));
+    // Its stream, which was under way, is not of the id's next task.
+    let mut late = driver.open(id, Direction::Argument);
+    assert_eq!(late.read(&mut [0]).unwrap(), 0);
+    driver.next = id;
+    driver.send("sum", Value::Bulk(size));
+    write_bulk(driver.open(id, Direction::Argument), &payload);
+    assert!(driver.done().is(id, Outcome::Returned));
     let id = driver.send("sum", Value::Bulk(size));
     driver.call("noop", &());
     let mut stream = driver.open(id, Direction::Argument);
