@@ -208,6 +208,11 @@ impl Contract {
         &self.node_provider
     }
 
+    /// Whether all nodes use the same content store, so that what one has, all have.
+    pub fn has_one_store(&self) -> bool {
+        self.node_provider == "local" && self.settings.shared_store.unwrap_or(true)
+    }
+
     /// The time-out after which agents without a driver end.
     pub fn effective_driver_timeout(&self) -> Duration {
         self.settings

@@ -104,6 +104,14 @@ pub const DEADLINE_GRACE: Duration = Duration::from_secs(1);
 /// long enough for a laptop to change networks, short enough to cost little.
 pub const DRIVER_TIMEOUT: Duration = Duration::from_secs(600);
 
+/// How long a fresh agent waits for its first driver, even if its lease is shorter: the other
+/// nodes of a large cluster start meanwhile.
+pub const FIRST_DRIVER: Duration = Duration::from_secs(120);
+
+/// Content of a store that no node uses is removed when it was not asked for in this time:
+/// long enough to find last week's build there, short enough that daily builds fill no disk.
+pub const STORE_UNUSED: Duration = Duration::from_secs(7 * 24 * 3600);
+
 /// Lines of stderr kept as evidence of a worker's death.
 pub const STDERR_TAIL_LINES: usize = 50;
 

@@ -11,6 +11,7 @@ use cc_core::death::{Cause, Death};
 use cc_core::ids::{Handle, NodeIndex, WorkerId};
 use cc_core::provider::{NodeState, Provider};
 use cc_core::record::{ClusterRecord, NodeRecord};
+use futures::future::join_all;
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
@@ -21,6 +22,7 @@ use crate::everywhere::Everywhere;
 use crate::map::Map;
 use crate::pool::{Pool, Target, WorkerInfo};
 use crate::session::{Event, Session};
+use crate::ship::Receivers;
 use crate::task::Task;
 use crate::{files, lifecycle};
 
@@ -83,6 +85,14 @@ impl ClusterCore {
         lock(&self.sessions).get(&node).cloned()
     }
 
+    /// All nodes, for content.
+    pub(crate) fn receivers(&self) -> Receivers {
+        Receivers {
+            sessions: self.sessions(),
+            one_store: self.plan.contract().has_one_store(),
+        }
+    }
+
     pub(crate) fn note_missing(&self, errors: Vec<DriverError>) {
         lock(&self.missing).extend(errors);
     }
@@ -98,6 +108,18 @@ impl ClusterCore {
         self.pool.close(reason);
         for session in lock(&self.sessions).values() {
             session.close(reason);
+        }
+    }
+
+    /// Orders every agent to end what it runs and itself. Whether it did is its provider's
+    /// business, which comes next.
+    async fn end_agents(self: Arc<Self>, reason: &str) {
+        self.ended.store(true, Ordering::Relaxed);
+        self.pool.close(reason);
+        let sessions = self.sessions();
+        let orders = sessions.iter().map(|session| session.shut_down(reason));
+        for error in join_all(orders).await.into_iter().filter_map(Result::err) {
+            tracing::info!(cluster = %self.handle, %error, "an agent did not end by itself");
         }
     }
 
@@ -334,7 +356,7 @@ impl Cluster {
         remote: impl Into<String>,
     ) -> Result<(), DriverError> {
         let (core, local) = (Arc::clone(&self.core), local.as_ref().to_path_buf());
-        let uploading = files::upload(core.sessions(), local, remote.into(), None);
+        let uploading = files::upload(core.receivers(), local, remote.into(), None);
         core.driver.network.run("upload", uploading).await
     }
 
@@ -349,7 +371,7 @@ impl Cluster {
         label: impl Into<String>,
     ) -> Result<(), DriverError> {
         let (core, local) = (Arc::clone(&self.core), local.as_ref().to_path_buf());
-        let uploading = files::upload(core.sessions(), local, remote.into(), Some(label.into()));
+        let uploading = files::upload(core.receivers(), local, remote.into(), Some(label.into()));
         core.driver.network.run("upload", uploading).await
     }
 
@@ -392,9 +414,13 @@ impl Cluster {
     /// Visits every node and gives all errors.
     pub async fn interrupt(mut self) -> Result<Interrupted, DriverError> {
         self.settled = true;
-        self.core.leave("the cluster was interrupted");
-        let (driver, handle) = (Arc::clone(&self.core.driver), self.core.handle);
-        let interrupting = lifecycle::interrupt(Arc::clone(&driver), handle);
+        let (core, handle) = (Arc::clone(&self.core), self.core.handle);
+        let driver = Arc::clone(&self.core.driver);
+        let interrupting = async move {
+            let driver = Arc::clone(&core.driver);
+            core.end_agents("the cluster was interrupted").await;
+            lifecycle::interrupt(driver, handle).await
+        };
         driver.network.run("interrupt", interrupting).await?;
         Ok(Interrupted {
             driver: Driver { core: driver },
@@ -409,10 +435,13 @@ impl Cluster {
     /// [`Driver::clusters`], and [`Driver::terminate`] tries again.
     pub async fn terminate(mut self) -> Result<(), DriverError> {
         self.settled = true;
-        self.core.leave("the cluster was terminated");
-        let (driver, handle) = (Arc::clone(&self.core.driver), self.core.handle);
-        let terminating = lifecycle::terminate(Arc::clone(&driver), handle);
-        driver.network.run("terminate", terminating).await
+        let (core, handle) = (Arc::clone(&self.core), self.core.handle);
+        let terminating = async move {
+            let driver = Arc::clone(&core.driver);
+            core.end_agents("the cluster was terminated").await;
+            lifecycle::terminate(driver, handle).await
+        };
+        self.core.driver.network.run("terminate", terminating).await
     }
 
     /// Leaves the cluster running without this program. Its agents keep their work until their

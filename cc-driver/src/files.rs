@@ -11,11 +11,11 @@ use cc_core::wire::stream::Place;
 use crate::error::DriverError;
 use crate::progress::Progress;
 use crate::session::Session;
-use crate::ship;
+use crate::ship::{self, Receivers};
 
 /// Copies a local file or folder to every one of these nodes.
 pub(crate) async fn upload(
-    sessions: Vec<Arc<Session>>,
+    nodes: Receivers,
     local: PathBuf,
     remote: String,
     label: Option<String>,
@@ -45,7 +45,7 @@ pub(crate) async fn upload(
         }
     };
     let place = Place { path: remote, mode };
-    ship::everywhere(&sessions, hash, length, file, Some(place), add).await?;
+    ship::everywhere(&nodes, hash, length, file, Some(place), add).await?;
     if let Some(progress) = progress {
         progress.finish();
     }

@@ -9,7 +9,7 @@ use cc_core::ids::{Handle, NodeIndex, WorkerId};
 use cc_core::limits;
 use cc_core::net::endpoint;
 use cc_core::net::identity::{Authority, Credentials, Role, Subject};
-use cc_core::provider::{AgentLaunch, Provider};
+use cc_core::provider::{AgentLaunch, NodeState, Provider};
 use cc_core::record::{ClusterRecord, ClusterState, NodeRecord, RECORD_VERSION};
 use cc_core::wire::bootstrap::Identity;
 use cc_core::wire::control::{Answer, Program, Request, SessionKind, WorkerCommand};
@@ -33,10 +33,12 @@ pub(crate) async fn deploy(
     workers: bool,
 ) -> Result<Arc<ClusterCore>, DriverError> {
     let provider = driver.provider(plan.contract().provider())?;
-    let agent = driver.agent(plan.contract().settings().agent.as_deref())?;
+    // First: a program that cannot be a worker cannot be an agent either, and what helps there
+    // helps here.
     if workers {
         worker_program(&driver, &plan)?;
     }
+    let agent = driver.agent(plan.contract().settings().agent.as_deref())?;
     let handle = Handle::random();
     let nodes = (0..plan.contract().nodes())
         .map(|index| provider.intend(handle, NodeIndex(index), &plan))
@@ -58,7 +60,7 @@ pub(crate) async fn deploy(
         let record = start_nodes(&driver, &*provider, agent, &authority, record.clone()).await?;
         let cluster = connect(&driver, &provider, &record, false).await?;
         if workers {
-            start_all_workers(&cluster).await?;
+            start_all_workers(&cluster, cluster.sessions()).await?;
         }
         set_state(&driver, handle, ClusterState::Running)?;
         Ok(cluster)
@@ -89,10 +91,17 @@ fn make_authority(driver: &DriverCore, record: &ClusterRecord) -> Result<Authori
         })
         .map_err(fail)?;
     driver.state.create(record)?;
-    driver
+    let stored = driver
         .state
-        .store_authority(handle, authority.certificate(), &key)?;
-    driver.state.store_credentials(handle, &credentials)?;
+        .store_authority(handle, authority.certificate(), &key)
+        .and_then(|()| driver.state.store_credentials(handle, &credentials));
+    if let Err(error) = stored {
+        // Nothing was made yet that the record speaks of. If it cannot be removed either, it is
+        // listed, and says that it is not whole.
+        let removed = driver.state.remove(handle).err();
+        let errors = std::iter::once(error).chain(removed);
+        DriverError::all(errors.map(DriverError::from).collect())?;
+    }
     Ok(authority)
 }
 
@@ -155,15 +164,13 @@ async fn connect(
     take_over: bool,
 ) -> Result<Arc<ClusterCore>, DriverError> {
     let (events, received) = tokio::sync::mpsc::channel(1_000);
-    let sessions = sessions(
-        driver,
-        record,
-        SessionKind::Owner,
-        take_over,
-        events.clone(),
-    )
-    .await?;
     let mut errors = Vec::new();
+    let mut reachable = record.clone();
+    if record.state == ClusterState::Running {
+        // Nobody answers on a node that does not run, which takes long to find out by asking.
+        errors = leave_out_stopped(&**provider, &mut reachable).await;
+    }
+    let sessions = sessions(driver, &reachable, SessionKind::Owner, take_over, events).await?;
     let mut open = Vec::new();
     for session in sessions {
         match session {
@@ -193,6 +200,33 @@ async fn connect(
         errors,
         received,
     ))
+}
+
+/// Takes the nodes out of a record that its provider knows not to run, and says which.
+async fn leave_out_stopped(
+    provider: &dyn Provider,
+    record: &mut ClusterRecord,
+) -> Vec<DriverError> {
+    let looks: Vec<_> = record.nodes.iter().map(|n| provider.state(n)).collect();
+    let states: Vec<_> = futures::stream::iter(looks)
+        .buffered(AT_ONCE)
+        .collect()
+        .await;
+    let mut errors = Vec::new();
+    let nodes = std::mem::take(&mut record.nodes);
+    for (node, state) in nodes.into_iter().zip(states) {
+        let reason = match state {
+            Ok(NodeState::Stopped) => "its agent does not run: resume the cluster to start it",
+            Ok(NodeState::Gone) => "the node does not exist any more",
+            // Not knowing is no reason not to try.
+            Ok(NodeState::Running) | Err(_) => {
+                record.nodes.push(node);
+                continue;
+            }
+        };
+        errors.push(DriverError::node(node.node, "connect to the agent", reason));
+    }
+    errors
 }
 
 /// Opens a session of a kind with every node of a record, in their order.
@@ -255,14 +289,17 @@ pub(crate) fn worker_program<'a>(
     })
 }
 
-/// Ships the worker binary where it is missing and starts a worker in every slot.
-pub(crate) async fn start_all_workers(cluster: &Arc<ClusterCore>) -> Result<(), DriverError> {
+/// Ships the worker binary where it is missing and starts a worker in every slot of these nodes.
+pub(crate) async fn start_all_workers(
+    cluster: &Arc<ClusterCore>,
+    sessions: Vec<Arc<Session>>,
+) -> Result<(), DriverError> {
     let driver = &cluster.driver;
     let settings = cluster.plan.contract().settings();
     let (program, name) = match worker_program(driver, &cluster.plan)? {
         WorkerProgram::OnNode(path) => (Program::Path(path.clone()), path),
         WorkerProgram::Ship(binary) => {
-            let hash = ship::binary(cluster, binary).await?;
+            let hash = ship::binary(&sessions, binary).await?;
             driver
                 .state
                 .update(cluster.handle, |r| r.shipped = Some(hash))?;
@@ -282,8 +319,7 @@ pub(crate) async fn start_all_workers(cluster: &Arc<ClusterCore>) -> Result<(), 
         .state
         .update(cluster.handle, |r| r.worker = Some(command.clone()))?;
     let slots: Vec<u32> = (0..cluster.plan.contract().workers_per_node()).collect();
-    let starts: Vec<_> = cluster
-        .sessions()
+    let starts: Vec<_> = sessions
         .into_iter()
         .map(|session| {
             let (command, slots) = (command.clone(), slots.clone());
@@ -361,30 +397,58 @@ pub(crate) async fn reconnect(
     }
     let provider = driver.provider(record.plan.contract().provider())?;
     let cluster = connect(&driver, &provider, &record, take_over).await?;
-    let mut errors = Vec::new();
-    let mut found = 0;
-    for session in cluster.sessions() {
-        for worker in &session.welcome.status.workers {
-            let id = worker.id.filter(|id| driver.claim_id(*id));
-            let id = id.unwrap_or_else(|| driver.new_id());
-            cluster.pool.expect(1);
-            match lane::open(&session, &cluster.pool, worker.key, id).await {
-                Ok(()) => found += 1,
-                Err(error) => {
-                    cluster.pool.unexpect(1);
-                    errors.push(error);
-                }
-            }
-        }
-    }
-    if found == 0 {
-        start_all_workers(&cluster).await?;
-    }
+    let errors = take_up(&cluster).await?;
     cluster.note_missing(errors);
     Ok(cluster)
 }
 
-/// Starts an interrupted cluster again, or stops it again if a node does not start.
+/// Opens lanes to the workers that run, and starts some where a node has none. Gives the errors
+/// of workers that could not be taken up.
+async fn take_up(cluster: &Arc<ClusterCore>) -> Result<Vec<DriverError>, DriverError> {
+    let driver = &cluster.driver;
+    let (with, without): (Vec<_>, Vec<_>) = cluster
+        .sessions()
+        .into_iter()
+        .partition(|session| !session.welcome.status.workers.is_empty());
+    let mut found: Vec<_> = with
+        .iter()
+        .flat_map(|s| {
+            s.welcome
+                .status
+                .workers
+                .iter()
+                .map(move |w| (s, w.key, w.id))
+        })
+        .collect();
+    // Numbers only rise, so those that are to be kept come in their order, before new ones.
+    found.sort_by_key(|(_, _, id)| id.unwrap_or(WorkerId(u32::MAX)));
+    let opening: Vec<_> = found
+        .into_iter()
+        .map(|(session, key, id)| {
+            let id = id.filter(|id| driver.claim_id(*id));
+            let id = id.unwrap_or_else(|| driver.new_id());
+            cluster.pool.expect(1);
+            async move {
+                let opened = lane::open(session, &cluster.pool, key, id).await;
+                if opened.is_err() {
+                    cluster.pool.unexpect(1);
+                }
+                opened
+            }
+        })
+        .collect();
+    let opened: Vec<_> = futures::stream::iter(opening)
+        .buffered(AT_ONCE)
+        .collect()
+        .await;
+    if !without.is_empty() {
+        start_all_workers(cluster, without).await?;
+    }
+    Ok(opened.into_iter().filter_map(Result::err).collect())
+}
+
+/// Starts an interrupted cluster again, or stops it again if a node does not start. Of a cluster
+/// that runs, the nodes that do not; what runs is taken up as it is.
 pub(crate) async fn resume(
     driver: Arc<DriverCore>,
     handle: Handle,
@@ -408,7 +472,8 @@ pub(crate) async fn resume(
         let cluster = connect(&driver, &provider, &record, false).await?;
         cluster.all_nodes()?;
         if workers {
-            start_all_workers(&cluster).await?;
+            let errors = take_up(&cluster).await?;
+            DriverError::all(errors)?;
         }
         set_state(&driver, handle, ClusterState::Running)?;
         Ok(cluster)
@@ -431,30 +496,39 @@ pub(crate) async fn resume(
 pub(crate) async fn restart(cluster: Arc<ClusterCore>) -> Result<(), DriverError> {
     let workers = cluster.pool.workers();
     cluster.pool.expect(1);
-    let mut errors = Vec::new();
-    for session in cluster.sessions() {
-        let keys = workers
-            .iter()
-            .filter(|w| w.node == session.node)
-            .map(|w| w.key)
-            .collect();
-        let request = Request::StopWorkers {
-            workers: keys,
-            grace_ms: limits::STOP_GRACE.as_millis() as u64,
-            reason: "restart".into(),
-        };
-        let wait = limits::STOP_GRACE + limits::KILL_WAIT + limits::REQUEST_WAIT;
-        errors.extend(session.request("stop workers", request, wait).await.err());
-    }
+    let sessions = cluster.sessions();
+    // All at once: a worker in the middle of a task takes the whole grace.
+    let stops = sessions.iter().map(|session| stop_workers(session));
+    let stopped = futures::future::join_all(stops).await;
+    let mut errors: Vec<_> = stopped.into_iter().filter_map(Result::err).collect();
     for worker in workers {
         let death = cc_core::death::Cause::Stopped("restart".into());
         cluster
             .pool
             .lost(worker.id, cc_core::death::Death::of(death));
     }
-    errors.extend(start_all_workers(&cluster).await.err());
+    errors.extend(start_all_workers(&cluster, cluster.sessions()).await.err());
     cluster.pool.unexpect(1);
     DriverError::all(errors)
+}
+
+/// Ends every worker of a node, also those that this driver has no lane to.
+async fn stop_workers(session: &Session) -> Result<(), DriverError> {
+    let answer = session
+        .request("stop workers", Request::Status, limits::REQUEST_WAIT)
+        .await?;
+    let Answer::Status(status) = answer else {
+        let reason = "the agent answered something else";
+        return Err(DriverError::node(session.node, "stop workers", reason));
+    };
+    let request = Request::StopWorkers {
+        workers: status.workers.iter().map(|w| w.key).collect(),
+        grace_ms: limits::STOP_GRACE.as_millis() as u64,
+        reason: "restart".into(),
+    };
+    let wait = limits::STOP_GRACE + limits::KILL_WAIT + limits::REQUEST_WAIT;
+    session.request("stop workers", request, wait).await?;
+    Ok(())
 }
 
 /// Stops every node.

@@ -26,6 +26,13 @@ use serde::Deserialize;
 const NAME: &str = "cloudclusters";
 const RECORD: &str = "record.json";
 const LOCK: &str = ".lock";
+/// What the directory of a cluster is called before it has its record, and when it has none any
+/// more.
+const NEW: &str = ".new.";
+const GONE: &str = ".gone.";
+/// Making a directory with a record takes milliseconds: an older one was left by a process that
+/// was killed.
+const ABANDONED: Duration = Duration::from_secs(3600);
 const CA_CERTIFICATE: &str = "ca.pem";
 const CA_KEY: &str = "ca.key";
 const DRIVER_CERTIFICATE: &str = "driver.pem";
@@ -236,7 +243,7 @@ impl StateDirectory {
         let write = || {
             // The directory comes into being with its record in it.
             let new = tempfile::Builder::new()
-                .prefix(".new.")
+                .prefix(NEW)
                 .permissions(Permissions::from_mode(0o700))
                 .tempdir_in(&clusters)?;
             files::write(new.path(), RECORD, &content)?;
@@ -371,8 +378,32 @@ impl StateDirectory {
                 delete(&entry.path())?;
             }
         }
-        delete(&directory.join(RECORD))?;
-        delete(&directory)
+        // All at once, or a process that is killed here would leave a cluster without a record.
+        let gone = self.clusters().join(format!("{GONE}{handle}"));
+        std::fs::rename(&directory, &gone).map_err(io_error("delete", &directory))?;
+        delete(&gone)?;
+        self.sweep();
+        Ok(())
+    }
+
+    /// Deletes what killed processes have left of clusters that were removed, or were not there
+    /// yet.
+    fn sweep(&self) {
+        for entry in std::fs::read_dir(self.clusters())
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            let modified = entry.metadata().and_then(|m| m.modified()).ok();
+            let age = modified.and_then(|modified| modified.elapsed().ok());
+            let abandoned = name.starts_with(NEW) && age.is_some_and(|age| age > ABANDONED);
+            if abandoned || name.starts_with(GONE) {
+                // Another process may be doing the same; whatever stays is tried again.
+                let _ = delete(&entry.path());
+            }
+        }
     }
 
     fn lock(&self, handle: Handle) -> Result<files::Lock, RecordError> {

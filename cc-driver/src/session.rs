@@ -12,8 +12,8 @@ use cc_core::limits;
 use cc_core::net::{endpoint, framed};
 use cc_core::wire::PROTOCOL;
 use cc_core::wire::control::{
-    Answer, Frame, FromAgent, Hello, Holder, LogLine, Refusal, Request, SessionKind, Shutdown,
-    ToAgent, Welcome,
+    Answer, Frame, FromAgent, Hello, Holder, LogLine, Refusal, Request, SessionKind, ToAgent,
+    Welcome,
 };
 use cc_core::wire::stream::StreamHeader;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -64,6 +64,9 @@ pub(crate) struct Session {
 /// Frames waiting to be written to a control stream. Requests wait for their answers, so
 /// this many are only reached by a stuck stream.
 const OUTGOING: usize = 256;
+
+/// Shortest pause between two renewals, for a lease of a second or less.
+const HEARTBEAT_MIN: Duration = Duration::from_millis(250);
 
 impl Session {
     /// Connects and says hello. Events go to `events`, with the node.
@@ -174,26 +177,6 @@ impl Session {
         }
     }
 
-    /// Orders the agent to end everything and waits until it has.
-    pub(crate) async fn shut_down(&self, reason: &str) -> Result<(), DriverError> {
-        let order = Frame::Shutdown(Shutdown {
-            reason: reason.to_owned(),
-        });
-        let wait = limits::STOP_GRACE + limits::KILL_WAIT + Duration::from_secs(3);
-        // A session that is over already cannot be asked; its node is looked at anyway.
-        let _ = tokio::time::timeout(wait, self.outgoing.send(order)).await;
-        tokio::time::timeout(wait, ended(self.over.subscribe()))
-            .await
-            .map(|_| ())
-            .map_err(|_| {
-                DriverError::node(
-                    self.node,
-                    "end the agent",
-                    format!("it was still there after {} s", wait.as_secs()),
-                )
-            })
-    }
-
     /// Why the session is over, if it is.
     pub(crate) fn over_reason(&self) -> Option<String> {
         self.over.borrow().clone()
@@ -269,7 +252,9 @@ async fn heartbeat(
     lease: Option<Duration>,
     events: mpsc::Sender<(NodeIndex, Event)>,
 ) {
-    let mut ticks = tokio::time::interval(limits::HEARTBEAT);
+    // A short lease must not run out between two renewals.
+    let pause = lease.map_or(limits::HEARTBEAT, |lease| limits::HEARTBEAT.min(lease / 3));
+    let mut ticks = tokio::time::interval(pause.max(HEARTBEAT_MIN));
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     for number in 0.. {
         ticks.tick().await;
@@ -312,8 +297,11 @@ async fn ended(mut over: watch::Receiver<Option<String>>) -> String {
 
 fn refused(refusal: &Refusal) -> String {
     match &refusal.holder {
-        Some(holder) => format!("{} ({holder})", refusal.message),
-        None => refusal.message.clone(),
+        // Agents of this version name the holder in their words already.
+        Some(holder) if !refusal.message.contains(&holder.to_string()) => {
+            format!("{} ({holder})", refusal.message)
+        }
+        _ => refusal.message.clone(),
     }
 }
 

@@ -16,21 +16,20 @@ use crate::error::DriverError;
 use crate::session::Session;
 use crate::task::Arguments;
 
-/// Brings the worker binary to every node's store.
+/// The nodes that something is brought to.
+pub(crate) struct Receivers {
+    pub(crate) sessions: Vec<Arc<Session>>,
+    /// Whether what one has in its store, all have.
+    pub(crate) one_store: bool,
+}
+
+/// Brings the worker binary to the stores of these nodes.
 pub(crate) async fn binary(
-    cluster: &Arc<ClusterCore>,
+    sessions: &[Arc<Session>],
     binary: &Binary,
 ) -> Result<ContentHash, DriverError> {
     let (hash, length) = binary.content().await?;
-    everywhere(
-        &cluster.sessions(),
-        hash,
-        length,
-        binary.file(),
-        None,
-        |_| {},
-    )
-    .await?;
+    everywhere(sessions, hash, length, binary.file(), None, |_| {}).await?;
     Ok(hash)
 }
 
@@ -46,19 +45,20 @@ pub(crate) async fn value(
         .await
         .map_err(|e| DriverError::local("hash a value", e))?;
     let length = parts.iter().map(|p| p.len() as u64).sum();
-    everywhere(&cluster.sessions(), hash, length, parts, None, |_| {}).await?;
+    everywhere(&cluster.receivers(), hash, length, parts, None, |_| {}).await?;
     Ok(hash)
 }
 
 /// Brings content to every node, and to a place on each if one is given.
 pub(crate) async fn everywhere(
-    sessions: &[Arc<Session>],
+    nodes: &Receivers,
     hash: ContentHash,
     length: u64,
     source: impl Source,
     place: Option<Place>,
     progress: impl FnMut(u64),
 ) -> Result<(), DriverError> {
+    let sessions = &nodes.sessions;
     let asks = sessions.iter().map(|session| async move {
         let request = Request::Have(vec![hash]);
         let answer = session
@@ -75,7 +75,12 @@ pub(crate) async fn everywhere(
             Err(error) => errors.push(error),
         }
     }
-    if let Some((first, others)) = without.split_first() {
+    if let Some((first, mut others)) = without.split_first() {
+        if nodes.one_store {
+            // What the first has, the others have too.
+            with.extend(others);
+            others = &[];
+        }
         let onward = others
             .iter()
             .map(|s| PeerAddress {

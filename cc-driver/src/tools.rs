@@ -1,22 +1,26 @@
 //! Looking at a cluster and working on its nodes beside whoever owns it.
 
-use std::path::Path;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cc_agent::client::{self, ExecSession};
-use cc_core::ids::{Handle, NodeIndex};
+use cc_core::ids::{Handle, NodeIndex, WorkerId, WorkerKey};
 use cc_core::limits;
-use cc_core::record::ClusterRecord;
-use cc_core::wire::control::{Answer, NodeStatus, Request, SessionKind};
+use cc_core::provider::NodeState;
+use cc_core::record::{ClusterRecord, ClusterState};
+use cc_core::wire::control::{Answer, LogLine, NodeStatus, Request, SessionKind, WorkerCommand};
 use cc_core::wire::stream::Exec;
+use futures::StreamExt as _;
 use futures::future::join_all;
 use tokio::sync::mpsc;
 
-use crate::driver::DriverCore;
+use crate::driver::{Driver, DriverCore};
 use crate::error::DriverError;
 use crate::logs::WorkerLine;
 use crate::session::{Event, Session};
+use crate::ship::Receivers;
 use crate::{files, lifecycle};
 
 /// Tool sessions with the nodes of a cluster: status, logs, files, commands. They work beside a
@@ -28,6 +32,170 @@ pub struct Tools {
     sessions: Vec<Arc<Session>>,
     errors: Vec<(NodeIndex, DriverError)>,
     events: mpsc::Receiver<(NodeIndex, Event)>,
+    known: HashMap<(NodeIndex, WorkerKey), WorkerId>,
+    asked: HashMap<NodeIndex, Instant>,
+    /// Lines of a node that have not been given out yet.
+    taken: Option<(NodeIndex, Vec<LogLine>)>,
+}
+
+/// How often a node is asked at most for the numbers of workers that write.
+const NAMES_EVERY: Duration = Duration::from_secs(1);
+
+/// Nodes looked at at once.
+const AT_ONCE: usize = 64;
+
+/// Tool work on whole clusters.
+impl Driver {
+    /// What is true of every node of a cluster, as far as its provider can tell. Agents are not
+    /// talked to.
+    ///
+    /// # Errors
+    /// Fails when there is no readable record.
+    pub async fn node_states(
+        &self,
+        handle: Handle,
+    ) -> Result<Vec<(NodeIndex, Result<NodeState, DriverError>)>, DriverError> {
+        let core = Arc::clone(&self.core);
+        let looking = async move { states(&core, &core.state.load(handle)?).await };
+        self.core.network.run("look at the nodes", looking).await
+    }
+
+    /// The agent's executable that nodes of the `local` provider get, found as described in the
+    /// search order; `/proc/self/exe` if this program stands in for it.
+    ///
+    /// # Errors
+    /// Names the places that were looked at.
+    pub fn agent_executable(&self) -> Result<PathBuf, DriverError> {
+        self.core.agent(None)
+    }
+
+    /// Ends all workers of a cluster and starts fresh ones with the program that was used last,
+    /// without being that program. Gives their number.
+    ///
+    /// # Errors
+    /// Fails when no program has run on the cluster, and when another driver owns it, unless
+    /// `take_over`. Otherwise visits every node and gives all errors.
+    pub async fn restart_workers(
+        &self,
+        handle: Handle,
+        take_over: bool,
+    ) -> Result<u32, DriverError> {
+        let core = Arc::clone(&self.core);
+        let restarting = restart_workers(core, handle, take_over);
+        self.core.network.run("restart workers", restarting).await
+    }
+}
+
+async fn states(
+    driver: &DriverCore,
+    record: &ClusterRecord,
+) -> Result<Vec<(NodeIndex, Result<NodeState, DriverError>)>, DriverError> {
+    let provider = driver.provider(record.plan.contract().provider())?;
+    let looks: Vec<_> = record.nodes.iter().map(|n| provider.state(n)).collect();
+    let states: Vec<_> = futures::stream::iter(looks)
+        .buffered(AT_ONCE)
+        .collect()
+        .await;
+    let states = states.into_iter().map(|s| s.map_err(DriverError::from));
+    Ok(record.nodes.iter().map(|n| n.node).zip(states).collect())
+}
+
+async fn restart_workers(
+    driver: Arc<DriverCore>,
+    handle: Handle,
+    take_over: bool,
+) -> Result<u32, DriverError> {
+    let record = driver.state.load(handle)?;
+    let cannot = |hint| DriverError::State {
+        handle,
+        state: record.state.to_string(),
+        hint,
+    };
+    match record.state {
+        ClusterState::Running => {}
+        ClusterState::Interrupted => return Err(cannot("resume it first")),
+        _ => return Err(cannot("it is not whole; terminate it")),
+    }
+    let Some(command) = record.worker.clone() else {
+        return Err(cannot(
+            "no program has run on it yet, so there is nothing to start",
+        ));
+    };
+    let (sender, _events) = mpsc::channel(1_000);
+    // An owner's sessions, so that nobody's workers are ended under their hands.
+    let results =
+        lifecycle::sessions(&driver, &record, SessionKind::Owner, take_over, sender).await?;
+    let (mut sessions, mut errors) = (Vec::new(), Vec::new());
+    for result in results {
+        match result {
+            Ok(session) => sessions.push(session),
+            Err(error) => errors.push(error),
+        }
+    }
+    let refused = |e: &DriverError| matches!(e, DriverError::Refused { .. });
+    let mut started = 0;
+    if let Some(refused) = errors.iter().position(refused) {
+        errors = vec![errors.swap_remove(refused)];
+    } else {
+        let workers = record.plan.contract().workers_per_node();
+        let restarts = sessions
+            .iter()
+            .map(|session| restart_node(session, &command, workers));
+        for (count, failed) in join_all(restarts).await {
+            started += count;
+            errors.extend(failed);
+        }
+    }
+    for session in &sessions {
+        session.close("the workers were restarted");
+    }
+    DriverError::all(errors).map(|()| started)
+}
+
+/// Restarts one node's workers; gives how many started, and why others did not.
+async fn restart_node(
+    session: &Session,
+    command: &WorkerCommand,
+    workers: u32,
+) -> (u32, Vec<DriverError>) {
+    let running = &session.welcome.status.workers;
+    let stop = Request::StopWorkers {
+        workers: running.iter().map(|w| w.key).collect(),
+        grace_ms: limits::STOP_GRACE.as_millis() as u64,
+        reason: "restart".into(),
+    };
+    let wait = limits::STOP_GRACE + limits::KILL_WAIT + limits::REQUEST_WAIT;
+    if let Err(error) = session.request("stop workers", stop, wait).await {
+        return (0, vec![error]);
+    }
+    let start = Request::StartWorkers(command.clone(), (0..workers).collect());
+    let wait = limits::WORKER_START + limits::REQUEST_WAIT;
+    match session.request("start workers", start, wait).await {
+        Ok(Answer::Workers(results)) => {
+            let mut started = 0;
+            let errors = results
+                .into_iter()
+                .filter_map(|(slot, result)| match result {
+                    Ok(_) => {
+                        started += 1;
+                        None
+                    }
+                    Err(death) => Some(DriverError::Worker {
+                        node: session.node,
+                        slot,
+                        death,
+                    }),
+                });
+            let errors = errors.collect();
+            (started, errors)
+        }
+        Ok(_) => {
+            let reason = "the agent answered something else";
+            let error = DriverError::node(session.node, "start workers", reason);
+            (0, vec![error])
+        }
+        Err(error) => (0, vec![error]),
+    }
 }
 
 impl Tools {
@@ -35,23 +203,50 @@ impl Tools {
         driver: Arc<DriverCore>,
         handle: Handle,
     ) -> Result<Self, DriverError> {
-        let record = driver.state.load(handle)?;
+        let mut record = driver.state.load(handle)?;
+        let mut errors = Vec::new();
+        // Nobody answers on a node that does not run, which takes long to find out by asking.
+        for (node, state) in states(&driver, &record).await? {
+            let reason = match state {
+                Ok(NodeState::Stopped) => "it does not run: `cctl resume` starts it",
+                Ok(NodeState::Gone) => "it does not exist any more",
+                // Not knowing is no reason not to try.
+                Ok(NodeState::Running) | Err(_) => continue,
+            };
+            errors.push((
+                node,
+                DriverError::node(node, "connect to the agent", reason),
+            ));
+        }
+        let all = record.nodes.clone();
+        record
+            .nodes
+            .retain(|n| errors.iter().all(|(node, _)| *node != n.node));
         let (sender, events) = mpsc::channel(1_000);
         let results =
             lifecycle::sessions(&driver, &record, SessionKind::Tool, false, sender).await?;
-        let (mut sessions, mut errors) = (Vec::new(), Vec::new());
+        let mut sessions = Vec::new();
         for (node, result) in record.nodes.iter().zip(results) {
             match result {
                 Ok(session) => sessions.push(session),
                 Err(error) => errors.push((node.node, error)),
             }
         }
+        errors.sort_by_key(|(node, _)| *node);
+        record.nodes = all;
+        let known = sessions
+            .iter()
+            .flat_map(|s| numbers(s.node, &s.welcome.status))
+            .collect();
         Ok(Self {
             driver,
             record,
             sessions,
             errors,
             events,
+            known,
+            asked: HashMap::new(),
+            taken: None,
         })
     }
 
@@ -104,34 +299,6 @@ impl Tools {
         .await
     }
 
-    /// Starts workers in all empty slots with the command that was used last.
-    ///
-    /// # Errors
-    /// Visits every node and gives all errors.
-    pub async fn restart_workers(&self) -> Result<(), DriverError> {
-        let wait = limits::WORKER_START + limits::KILL_WAIT + limits::REQUEST_WAIT;
-        let results = self
-            .ask(Request::RestartWorkers, wait, |answer| match answer {
-                Answer::Workers(workers) => Some(workers),
-                _ => None,
-            })
-            .await;
-        let mut errors = Vec::new();
-        for (node, result) in results {
-            match result {
-                Ok(workers) => errors.extend(workers.into_iter().filter_map(|(slot, result)| {
-                    Some(DriverError::Worker {
-                        node,
-                        slot,
-                        death: result.err()?,
-                    })
-                })),
-                Err(error) => errors.push(error),
-            }
-        }
-        DriverError::all(errors)
-    }
-
     /// Lets every agent keep its work for at least this long from now.
     ///
     /// # Errors
@@ -170,7 +337,10 @@ impl Tools {
             .to_string_lossy()
             .into_owned();
         let uploading = files::upload(
-            self.sessions.clone(),
+            Receivers {
+                sessions: self.sessions.clone(),
+                one_store: self.record.plan.contract().has_one_store(),
+            },
             local.to_path_buf(),
             remote.to_owned(),
             Some(label),
@@ -209,34 +379,27 @@ impl Tools {
         DriverError::all(results.into_iter().filter_map(|(_, r)| r.err()).collect())
     }
 
-    /// The next lines of any node; `None` when no node is left.
+    /// The next lines of any node; `None` when no node is left. Cancel-safe.
     pub async fn next_lines(&mut self) -> Option<Vec<WorkerLine>> {
-        let known: std::collections::HashMap<_, _> = self
-            .sessions
-            .iter()
-            .flat_map(|s| {
-                s.welcome
-                    .status
-                    .workers
-                    .iter()
-                    .map(move |w| ((s.node, w.key), w.id))
-            })
-            .collect();
         loop {
-            match self.events.recv().await? {
-                (node, Event::Log(lines)) => {
-                    return Some(
-                        lines
-                            .into_iter()
-                            .map(|line| WorkerLine {
-                                worker: known.get(&(node, line.worker)).copied().flatten(),
-                                node,
-                                source: line.source,
-                                text: line.text,
-                            })
-                            .collect(),
-                    );
+            if let Some((node, lines)) = &self.taken {
+                let node = *node;
+                let unknown = |line: &LogLine| !self.known.contains_key(&(node, line.worker));
+                if lines.iter().any(unknown) {
+                    self.learn(node).await;
                 }
+            }
+            if let Some((node, lines)) = self.taken.take() {
+                let lines = lines.into_iter().map(|line| WorkerLine {
+                    worker: self.known.get(&(node, line.worker)).copied(),
+                    node,
+                    source: line.source,
+                    text: line.text,
+                });
+                return Some(lines.collect());
+            }
+            match self.events.recv().await? {
+                (node, Event::Log(lines)) => self.taken = Some((node, lines)),
                 (node, Event::Over(_)) => {
                     self.sessions.retain(|s| s.node != node);
                     if self.sessions.is_empty() {
@@ -245,6 +408,26 @@ impl Tools {
                 }
                 _ => {}
             }
+        }
+    }
+
+    /// Asks a node for its workers' numbers: they get them after they have started.
+    async fn learn(&mut self, node: NodeIndex) {
+        let now = Instant::now();
+        let recently = |asked: &Instant| now.duration_since(*asked) < NAMES_EVERY;
+        if self.asked.get(&node).is_some_and(recently) {
+            return;
+        }
+        self.asked.insert(node, now);
+        let Ok(session) = self.session(node) else {
+            return;
+        };
+        let wait = NAMES_EVERY;
+        if let Ok(Answer::Status(status)) = session
+            .request("ask the agent", Request::Status, wait)
+            .await
+        {
+            self.known.extend(numbers(node, &status));
         }
     }
 
@@ -295,4 +478,13 @@ impl Drop for Tools {
             session.close("the tool ends");
         }
     }
+}
+
+/// The numbers of a node's workers, where they have one.
+fn numbers(
+    node: NodeIndex,
+    status: &NodeStatus,
+) -> impl Iterator<Item = ((NodeIndex, WorkerKey), WorkerId)> {
+    let workers = status.workers.iter();
+    workers.filter_map(move |w| Some(((node, w.key), w.id?)))
 }

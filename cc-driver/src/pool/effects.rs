@@ -1,0 +1,62 @@
+//! What is to be done after the pool's lock is released.
+
+use std::sync::Arc;
+
+use cc_core::function::Function;
+use cc_core::ids::{NodeIndex, WorkerId, WorkerKey};
+use tokio::sync::Notify;
+
+use super::Pool;
+use crate::completion::{Completion, Raw};
+use crate::error::CallError;
+use crate::task::Arguments;
+
+/// How the network side of a worker is reached.
+#[derive(Clone)]
+pub(crate) struct Link {
+    /// Told when there is something to write to the lane.
+    pub(crate) writer: Arc<Notify>,
+    /// The connection to its node.
+    pub(crate) connection: quinn::Connection,
+    /// Limits the bulk streams at once on that connection.
+    pub(crate) bulk: Arc<tokio::sync::Semaphore>,
+}
+
+/// What is to be done after the lock is released.
+#[derive(Default)]
+pub(crate) struct Effects {
+    pub(super) writers: Vec<Arc<Notify>>,
+    pub(super) done: Vec<(Completion, Result<Raw, CallError>)>,
+    /// Arguments to send out of band.
+    pub(super) push: Vec<(Link, WorkerKey, u32, Arguments)>,
+    /// Results to fetch out of band.
+    pub(super) fetch: Vec<Fetch>,
+}
+
+/// A result that is to be fetched in a bulk stream.
+pub(crate) struct Fetch {
+    pub(crate) link: Link,
+    pub(crate) worker: WorkerKey,
+    pub(crate) id: WorkerId,
+    pub(crate) node: NodeIndex,
+    pub(crate) task: u32,
+    pub(crate) length: u64,
+    pub(crate) function: &'static Function,
+    pub(crate) completion: Completion,
+}
+
+impl Effects {
+    pub(super) fn carry_out(self, pool: &Pool) {
+        for writer in self.writers {
+            writer.notify_one();
+        }
+        crate::completion::complete(self.done);
+        for (link, worker, task, arguments) in self.push {
+            pool.network
+                .spawn(crate::bulk::push(link, worker, task, arguments));
+        }
+        for fetch in self.fetch {
+            pool.network.spawn(crate::bulk::fetch(fetch));
+        }
+    }
+}

@@ -1,0 +1,372 @@
+//! The pool's state behind its lock: who gets which job, and what a frame or a loss changes.
+
+use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Instant;
+
+use cc_core::death::Death;
+use cc_core::function::Function;
+use cc_core::ids::{NodeIndex, WorkerId};
+use cc_core::limits;
+use cc_core::wire::WireError;
+use cc_core::wire::lane::{self, Frame, Outcome, Value};
+
+use super::Job;
+use super::effects::{Effects, Fetch};
+use super::entry::{Entry, Presence};
+use crate::completion::Raw;
+use crate::error::CallError;
+
+#[derive(Default)]
+pub(super) struct State {
+    pub(super) workers: Vec<Entry>,
+    pub(super) index: HashMap<WorkerId, usize>,
+    pub(super) queue: VecDeque<Job>,
+    /// Maps that have items left and would submit them if there were room.
+    pub(super) eager: u32,
+    /// Workers on their way; while there are some, jobs without a worker wait.
+    pub(super) expected: u32,
+    pub(super) sequence: u64,
+    pub(super) outstanding: u64,
+    /// Outstanding tasks whose time is limited or over.
+    pub(super) watched: u64,
+    pub(super) last_death: Option<(WorkerId, NodeIndex, Arc<Death>)>,
+    pub(super) closed: Option<String>,
+}
+
+impl State {
+    pub(super) fn entry(&mut self, id: WorkerId) -> Option<&mut Entry> {
+        let index = *self.index.get(&id)?;
+        self.workers.get_mut(index)
+    }
+
+    pub(super) fn alive(&self) -> impl Iterator<Item = &Entry> {
+        self.workers.iter().filter(|e| e.alive())
+    }
+
+    /// Whether there is no worker and none on its way.
+    pub(super) fn nobody(&self) -> bool {
+        self.expected == 0 && self.alive().next().is_none()
+    }
+
+    pub(super) fn room(&self) -> u32 {
+        let room: u32 = self
+            .alive()
+            .map(|e| e.load.room())
+            .fold(0, u32::saturating_add);
+        room.saturating_sub(self.queue.len() as u32)
+    }
+
+    /// Sends what can be sent.
+    pub(super) fn dispatch(&mut self, effects: &mut Effects) {
+        let now = Instant::now();
+        for index in 0..self.workers.len() {
+            while let Some(job) = self.next_pinned(index) {
+                let entry = &self.workers[index];
+                if let Presence::Dead(death) = &entry.presence {
+                    let error = CallError::Lost {
+                        function: job.function.name,
+                        worker: entry.id,
+                        node: entry.node,
+                        death: Arc::clone(death),
+                    };
+                    effects.done.push((job.completion, Err(error)));
+                } else {
+                    self.send(index, job, true, now, effects);
+                }
+            }
+        }
+        if self.queue.is_empty() {
+            return;
+        }
+        if self.closed.is_some() || self.nobody() {
+            while let Some(job) = self.queue.pop_front() {
+                let error = self.hopeless(job.function);
+                effects.done.push((job.completion, Err(error)));
+            }
+            return;
+        }
+        if self.queue.len() < 4 {
+            while let Some(index) = self.freest() {
+                let Some(job) = self.next_queued() else { break };
+                self.send(index, job, false, now, effects);
+            }
+            return;
+        }
+        // Many jobs: keep the workers in a heap by pressure instead of looking at all of them
+        // for each job.
+        let mut heap: BinaryHeap<_> = self
+            .workers
+            .iter()
+            .enumerate()
+            .filter(|(_, e)| e.alive() && e.load.room() > 0)
+            .map(|(index, e)| std::cmp::Reverse((e.load.pressure(), index)))
+            .collect();
+        while let Some(mut top) = heap.peek_mut() {
+            let index = top.0.1;
+            let Some(job) = self.next_queued() else { break };
+            self.send(index, job, false, now, effects);
+            let load = &self.workers[index].load;
+            if load.room() > 0 {
+                top.0.0 = load.pressure();
+            } else {
+                std::collections::binary_heap::PeekMut::pop(top);
+            }
+        }
+    }
+
+    pub(super) fn next_queued(&mut self) -> Option<Job> {
+        loop {
+            let job = self.queue.pop_front()?;
+            if !job.completion.is_abandoned() {
+                return Some(job);
+            }
+        }
+    }
+
+    pub(super) fn next_pinned(&mut self, index: usize) -> Option<Job> {
+        let entry = &mut self.workers[index];
+        let full = entry.load.outstanding() as usize >= limits::LANE_TASKS;
+        if entry.alive() && full {
+            return None;
+        }
+        loop {
+            let job = entry.pinned.pop_front()?;
+            if !job.completion.is_abandoned() {
+                return Some(job);
+            }
+        }
+    }
+
+    pub(super) fn freest(&self) -> Option<usize> {
+        self.workers
+            .iter()
+            .enumerate()
+            .filter(|(_, e)| e.alive() && e.load.room() > 0)
+            .min_by_key(|(_, e)| e.load.pressure())
+            .map(|(index, _)| index)
+    }
+
+    pub(super) fn send(
+        &mut self,
+        index: usize,
+        job: Job,
+        pinned: bool,
+        now: Instant,
+        effects: &mut Effects,
+    ) {
+        self.sequence += 1;
+        let limited = job.limit.is_some();
+        if self.workers[index].send(job, pinned, self.sequence, now, effects) {
+            self.outstanding += 1;
+            self.watched += u64::from(limited);
+        }
+    }
+
+    pub(super) fn hopeless(&self, function: &'static Function) -> CallError {
+        if let Some(reason) = &self.closed {
+            return no_worker(function, None, reason);
+        }
+        match &self.last_death {
+            Some((worker, node, death)) => CallError::Framework {
+                function: function.name,
+                phase: "find a worker",
+                worker: None,
+                reason: format!(
+                    "no worker is left; the last, worker {worker} on {node}, {death}; `restart` brings workers back"
+                ),
+            },
+            None => no_worker(
+                function,
+                None,
+                "the cluster has no workers; `restart` starts them",
+            ),
+        }
+    }
+
+    pub(super) fn on_frame(
+        &mut self,
+        id: WorkerId,
+        bytes: &bytes::Bytes,
+        range: std::ops::Range<usize>,
+        effects: &mut Effects,
+    ) -> Result<(), WireError> {
+        let Frame::Done(done) = lane::decode(&bytes[range])? else {
+            return Err(WireError::Malformed("lane frame: not for a driver"));
+        };
+        let Some(entry) = self.entry(id).filter(|e| e.alive()) else {
+            return Ok(());
+        };
+        let Some(outstanding) = entry.tasks.remove(done.id) else {
+            return Err(WireError::Malformed(
+                "lane frame: end of a task that was not sent",
+            ));
+        };
+        let worked = !matches!(done.outcome, Outcome::TakenBack);
+        entry.load.returned(outstanding.bytes, worked);
+        entry.returning -= u32::from(outstanding.taking_back);
+        let (node, key, link) = (entry.node, entry.key, &entry.link);
+        let mut requeue = None;
+        if let Some(job) = outstanding.job {
+            let function = job.function;
+            let fault = |phase, reason| CallError::Framework {
+                function: function.name,
+                phase,
+                worker: Some(id),
+                reason,
+            };
+            match (done.outcome, done.value) {
+                (Outcome::Returned, Value::Inline(body, attachments)) => {
+                    let raw = Raw {
+                        body: bytes.slice_ref(body),
+                        attachments: attachments
+                            .into_iter()
+                            .map(|a| bytes.slice_ref(a))
+                            .collect(),
+                    };
+                    effects.done.push((job.completion, Ok(raw)));
+                }
+                (Outcome::Returned, Value::Bulk(length)) => effects.fetch.push(Fetch {
+                    link: link.clone(),
+                    worker: key,
+                    id,
+                    node,
+                    task: done.id,
+                    length,
+                    function,
+                    completion: job.completion,
+                }),
+                (Outcome::Panicked, Value::Inline(body, _)) => {
+                    let panic: lane::Panic = cc_core::codec::decode(body)?;
+                    let error = CallError::Panicked {
+                        function: function.name,
+                        worker: id,
+                        message: panic.message,
+                        location: panic.location,
+                    };
+                    effects.done.push((job.completion, Err(error)));
+                }
+                (Outcome::Fault, Value::Inline(body, _)) => {
+                    let reason: String = cc_core::codec::decode(body)?;
+                    effects
+                        .done
+                        .push((job.completion, Err(fault("run the function", reason))));
+                }
+                // Taken back to be run elsewhere, or a stray answer to a cancellation that
+                // is no longer wanted: either way the job has not run.
+                (Outcome::TakenBack, _) => requeue = Some((job, outstanding.pinned)),
+                (Outcome::Cancelled, _) => {
+                    let error = fault("run the function", "the worker dropped it".into());
+                    effects.done.push((job.completion, Err(error)));
+                }
+                _ => return Err(WireError::Malformed("lane frame: value of an outcome")),
+            }
+        }
+        self.outstanding -= 1;
+        self.watched -= u64::from(outstanding.watched);
+        match requeue {
+            Some((job, true)) => {
+                if let Some(entry) = self.entry(id) {
+                    entry.pinned.push_front(job);
+                }
+            }
+            Some((job, false)) => self.queue.push_front(job),
+            None => {}
+        }
+        Ok(())
+    }
+
+    pub(super) fn lose(&mut self, id: WorkerId, death: Arc<Death>, effects: &mut Effects) {
+        let Some(entry) = self.entry(id).filter(|e| e.alive()) else {
+            return;
+        };
+        entry.presence = Presence::Dead(Arc::clone(&death));
+        entry.out = Vec::new();
+        entry.link.writer.notify_one();
+        let node = entry.node;
+        let slots = entry.load.slots() as usize;
+        // What the slots were busy with may have run; what was behind it has not.
+        let begun: Vec<u32> = entry.tasks.oldest().take(slots).collect();
+        let tasks = std::mem::take(&mut entry.tasks);
+        let mut again = Vec::new();
+        let count = tasks.len() as u64;
+        for (task, outstanding) in tasks.into_values() {
+            self.watched -= u64::from(outstanding.watched);
+            let Some(mut job) = outstanding.job else {
+                continue;
+            };
+            let started = outstanding.asynchronous || begun.contains(&task);
+            if job.retries > 0 && !outstanding.pinned {
+                job.retries -= u32::from(started);
+                again.push((outstanding.sequence, job));
+                continue;
+            }
+            let error = CallError::Lost {
+                function: job.function.name,
+                worker: id,
+                node,
+                death: Arc::clone(&death),
+            };
+            effects.done.push((job.completion, Err(error)));
+        }
+        again.sort_by_key(|(sequence, _)| std::cmp::Reverse(*sequence));
+        for (_, job) in again {
+            self.queue.push_front(job);
+        }
+        self.outstanding = self.outstanding.saturating_sub(count);
+        self.last_death = Some((id, node, death));
+    }
+
+    /// Takes unstarted work back from loaded workers when others have nothing to do.
+    pub(super) fn take_back(&mut self, now: Instant, effects: &mut Effects) {
+        if self.eager > 0 || !self.queue.is_empty() {
+            return;
+        }
+        let idle = self.alive().filter(|e| e.load.is_idle()).count();
+        if idle == 0 {
+            return;
+        }
+        for entry in self
+            .workers
+            .iter_mut()
+            .filter(|e| e.alive() && e.returning == 0)
+        {
+            entry.tasks.forget_ended();
+            let Some(oldest) = entry
+                .tasks
+                .oldest()
+                .next()
+                .and_then(|id| entry.tasks.get(id))
+            else {
+                continue;
+            };
+            let spare = entry.load.spare(now.saturating_duration_since(oldest.sent)) as usize;
+            // From the end of the order: what would start last.
+            let candidates: Vec<u32> = entry.tasks.oldest().rev().take(spare).collect();
+            for task in candidates {
+                let Some(outstanding) = entry.tasks.get_mut(task) else {
+                    continue;
+                };
+                if outstanding.pinned || outstanding.job.is_none() || outstanding.taking_back {
+                    continue;
+                }
+                outstanding.taking_back = true;
+                entry.returning += 1;
+                entry.write(effects, |out| lane::put_take_back(out, task));
+            }
+        }
+    }
+}
+
+pub(super) fn no_worker(
+    function: &'static Function,
+    worker: Option<WorkerId>,
+    reason: &str,
+) -> CallError {
+    CallError::Framework {
+        function: function.name,
+        phase: "find a worker",
+        worker,
+        reason: reason.to_owned(),
+    }
+}
