@@ -87,8 +87,13 @@ impl ClusterCore {
 
     /// All nodes, for content.
     pub(crate) fn receivers(&self) -> Receivers {
+        self.receivers_of(&self.sessions())
+    }
+
+    /// Some of the nodes, for content.
+    pub(crate) fn receivers_of(&self, sessions: &[Arc<Session>]) -> Receivers {
         Receivers {
-            sessions: self.sessions(),
+            sessions: sessions.to_vec(),
             one_store: self.plan.contract().has_one_store(),
         }
     }

@@ -299,7 +299,7 @@ pub(crate) async fn start_all_workers(
     let (program, name) = match worker_program(driver, &cluster.plan)? {
         WorkerProgram::OnNode(path) => (Program::Path(path.clone()), path),
         WorkerProgram::Ship(binary) => {
-            let hash = ship::binary(&sessions, binary).await?;
+            let hash = ship::binary(&cluster.receivers_of(&sessions), binary).await?;
             driver
                 .state
                 .update(cluster.handle, |r| r.shipped = Some(hash))?;

@@ -12,8 +12,8 @@ use cc_core::limits;
 use cc_core::net::{endpoint, framed};
 use cc_core::wire::PROTOCOL;
 use cc_core::wire::control::{
-    Answer, Frame, FromAgent, Hello, Holder, LogLine, Refusal, Request, SessionKind, ToAgent,
-    Welcome,
+    Answer, Frame, FromAgent, Hello, Holder, LogLine, Refusal, Request, SessionKind, Shutdown,
+    ToAgent, Welcome,
 };
 use cc_core::wire::stream::StreamHeader;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -175,6 +175,24 @@ impl Session {
                 format!("the agent did not answer within {} s", wait.as_secs()),
             )),
         }
+    }
+
+    /// Orders the agent to end everything and waits until it has.
+    pub(crate) async fn shut_down(&self, reason: &str) -> Result<(), DriverError> {
+        let order = Frame::Shutdown(Shutdown {
+            reason: reason.to_owned(),
+        });
+        let wait = limits::STOP_GRACE + limits::KILL_WAIT + limits::GOODBYE_WAIT;
+        let ordered = async {
+            // A session that is over already has nothing to wait for.
+            let _ = self.outgoing.send(order).await;
+            ended(self.over.subscribe()).await
+        };
+        let ended = tokio::time::timeout(wait, ordered).await;
+        ended.map(|_| ()).map_err(|_| {
+            let reason = format!("it was still there after {} s", wait.as_secs());
+            DriverError::node(self.node, "end the agent", reason)
+        })
     }
 
     /// Why the session is over, if it is.

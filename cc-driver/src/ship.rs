@@ -24,12 +24,9 @@ pub(crate) struct Receivers {
 }
 
 /// Brings the worker binary to the stores of these nodes.
-pub(crate) async fn binary(
-    sessions: &[Arc<Session>],
-    binary: &Binary,
-) -> Result<ContentHash, DriverError> {
+pub(crate) async fn binary(nodes: &Receivers, binary: &Binary) -> Result<ContentHash, DriverError> {
     let (hash, length) = binary.content().await?;
-    everywhere(sessions, hash, length, binary.file(), None, |_| {}).await?;
+    everywhere(nodes, hash, length, binary.file(), None, |_| {}).await?;
     Ok(hash)
 }
 
