@@ -19,7 +19,7 @@ use cc_core::wire::control::{
     Hello, Holder, NodeStatus, Refusal, RefusalKind, SessionKind, lease as bounded,
 };
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::timeout;
 
@@ -71,6 +71,8 @@ pub(crate) struct Agent {
     pub(crate) work: PathBuf,
     started: Instant,
     lease: RefCell<Lease>,
+    /// Wakes who waits for the lease's end when that has come nearer.
+    arrived: Notify,
     phase: watch::Sender<Phase>,
     owner: RefCell<Option<Owner>>,
     sessions: Cell<usize>,
@@ -138,7 +140,11 @@ impl Agent {
             base: work.clone(),
             credentials,
         };
-        let mut lease = Lease::new(started, bounded(settings.driver_timeout));
+        let mut lease = Lease::new(
+            started,
+            bounded(settings.driver_timeout),
+            limits::FIRST_DRIVER,
+        );
         if let Some(until) = lease::read_back(&settings.directory.join(LEASE_FILE)) {
             lease.keep(started, bounded(until.saturating_sub(unix_now())));
         }
@@ -150,6 +156,7 @@ impl Agent {
             work,
             started,
             lease: RefCell::new(lease),
+            arrived: Notify::new(),
             phase: watch::Sender::new(Phase::Running),
             owner: RefCell::new(None),
             sessions: Cell::new(0),
@@ -174,16 +181,20 @@ impl Agent {
         });
     }
 
-    /// Keeps the lease for at least this many seconds from now.
+    /// Keeps the lease for at least this many seconds from now, for the driver that owns the
+    /// cluster.
     pub(crate) fn renew(&self, seconds: u64) {
-        self.lease
-            .borrow_mut()
-            .keep(Instant::now(), bounded(seconds));
+        let mut lease = self.lease.borrow_mut();
+        lease.keep(Instant::now(), bounded(seconds));
+        if lease.arrived() {
+            self.arrived.notify_one();
+        }
     }
 
     /// Keeps the lease for at least this many seconds from now, in later processes too.
     pub(crate) async fn extend(&self, seconds: u64) -> Result<(), String> {
-        self.renew(seconds);
+        let now = Instant::now();
+        self.lease.borrow_mut().keep(now, bounded(seconds));
         let until = unix_now().saturating_add(bounded(seconds).as_secs());
         let path = self.settings.directory.join(LEASE_FILE);
         let written = {
@@ -307,8 +318,8 @@ impl Agent {
                 }
                 lease.end()
             };
-            // A lease only grows, so nothing ends before this.
-            tokio::time::sleep_until(end.into()).await;
+            // It only grows, but when the first driver comes, which was waited for longer.
+            let _ = tokio::time::timeout_at(end.into(), self.arrived.notified()).await;
         }
     }
 }

@@ -77,6 +77,11 @@ fn leave_starter() {
 
 fn start(starter: &mut Starter) -> Result<i32, String> {
     let mut settings = read_settings(starter)?;
+    // Whoever terminates a cluster whose driver was killed sees an agent by its lock only. One
+    // that has not come that far yet must make nothing that would be left.
+    if starter.is_gone() {
+        return Err("whoever started the agent is gone".to_owned());
+    }
     make_directory(&settings.directory)?;
     // Paths must mean the same after the change of directory.
     settings.directory = absolute(&settings.directory)?;
@@ -327,6 +332,18 @@ impl Starter {
             Some(out) => out.write_all(&line),
             None => Err(std::io::ErrorKind::BrokenPipe.into()),
         }
+    }
+
+    /// Whether nobody reads what is said.
+    fn is_gone(&self) -> bool {
+        let Some(out) = &self.out else { return true };
+        let mut polled = [PollFd::new(out.as_fd(), PollFlags::empty())];
+        let looked = nix::poll::poll(&mut polled, PollTimeout::ZERO);
+        let gone = PollFlags::POLLERR | PollFlags::POLLHUP;
+        looked.is_ok()
+            && polled[0]
+                .revents()
+                .is_some_and(|seen| seen.intersects(gone))
     }
 
     /// Lets go of the starter for good.

@@ -14,12 +14,23 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Lease {
     end: Instant,
+    /// How long the first driver is waited for; over once it has come.
+    arrival: Option<Instant>,
 }
 
 impl Lease {
-    /// A lease of `timeout` from now.
-    pub(crate) fn new(now: Instant, timeout: Duration) -> Self {
-        Self { end: now + timeout }
+    /// A lease of `timeout` from now, and of at least `arrival` if no driver comes.
+    pub(crate) fn new(now: Instant, timeout: Duration, arrival: Duration) -> Self {
+        Self {
+            end: now + timeout,
+            arrival: Some(now + arrival),
+        }
+    }
+
+    /// A driver has come: from now on only what it asks for counts. Gives whether it is the
+    /// first.
+    pub(crate) fn arrived(&mut self) -> bool {
+        self.arrival.take().is_some()
     }
 
     /// Makes the lease last for at least `duration` from now; never makes it shorter.
@@ -29,12 +40,13 @@ impl Lease {
 
     /// When it ends, unless it is kept for longer.
     pub(crate) fn end(&self) -> Instant {
-        self.end
+        self.arrival
+            .map_or(self.end, |arrival| arrival.max(self.end))
     }
 
     /// What is left of it.
     pub(crate) fn left(&self, now: Instant) -> Duration {
-        self.end.saturating_duration_since(now)
+        self.end().saturating_duration_since(now)
     }
 
     /// Whether nothing is left of it.
@@ -79,7 +91,7 @@ mod tests {
     #[test]
     fn it_runs_out_when_nobody_keeps_it() {
         let start = Instant::now();
-        let lease = Lease::new(start, 10 * SECOND);
+        let lease = Lease::new(start, 10 * SECOND, SECOND);
         assert!(!lease.expired(start + 9 * SECOND));
         assert_eq!(lease.left(start + 4 * SECOND), 6 * SECOND);
         assert!(lease.expired(start + 10 * SECOND));
@@ -89,7 +101,7 @@ mod tests {
     #[test]
     fn keeping_it_lengthens_and_never_shortens() {
         let start = Instant::now();
-        let mut lease = Lease::new(start, 10 * SECOND);
+        let mut lease = Lease::new(start, 10 * SECOND, Duration::ZERO);
         lease.keep(start + SECOND, 2 * SECOND);
         assert_eq!(lease.left(start), 10 * SECOND);
         lease.keep(start + 5 * SECOND, 10 * SECOND);
@@ -97,6 +109,17 @@ mod tests {
         lease.keep(start + 6 * SECOND, 3600 * SECOND);
         lease.keep(start + 7 * SECOND, 10 * SECOND);
         assert_eq!(lease.end(), start + 3606 * SECOND);
+    }
+
+    #[test]
+    fn the_first_driver_is_waited_for_longer() {
+        let start = Instant::now();
+        let mut lease = Lease::new(start, SECOND, 60 * SECOND);
+        assert_eq!(lease.end(), start + 60 * SECOND);
+        assert!(lease.arrived());
+        lease.keep(start + 2 * SECOND, SECOND);
+        assert_eq!(lease.end(), start + 3 * SECOND);
+        assert!(!lease.arrived());
     }
 
     #[test]

@@ -3,16 +3,18 @@
 //! Agents of one machine may share a store, so everything here goes through a temporary
 //! file and a rename: under a hash's name there is never part of its content, and two writers of
 //! the same content both succeed. Nothing is synced to disk: the store is a cache, and a
-//! length that is not what was asked for counts as absent.
+//! length that is not what was asked for counts as absent. What no node has linked and nobody has
+//! asked for in a week is removed when an agent opens the store.
 
 use std::fs::{self, File, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use cc_core::ids::ContentHash;
+use cc_core::limits;
 use cc_core::wire::stream::Place;
 use tempfile::NamedTempFile;
 
@@ -27,6 +29,10 @@ const UNFINISHED: &str = ".part-";
 /// An unfinished file that was not written to for this long belongs to a process that is gone:
 /// a transfer that stalls is given up long before.
 const ABANDONED: Duration = Duration::from_secs(3600);
+
+/// How old the mark of the last use may get before it is renewed: a write for every look would
+/// be too much.
+const MARK_EVERY: Duration = Duration::from_secs(3600);
 
 /// The bits of a mode that are permissions.
 const PERMISSIONS: u32 = 0o7777;
@@ -45,17 +51,26 @@ pub(crate) struct Store {
 
 impl Store {
     /// Opens the store in a directory, which is made if missing, and removes what others have
-    /// left unfinished long ago.
+    /// left unfinished, or not used, for long.
     pub(crate) fn open(directory: &Path) -> io::Result<Arc<Self>> {
         fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(directory)?;
         for entry in fs::read_dir(directory)?.flatten() {
-            let unfinished = entry.file_name().to_string_lossy().starts_with(UNFINISHED);
-            let age = entry.metadata().and_then(|m| m.modified()).ok();
-            let age = age.and_then(|modified| modified.elapsed().ok());
-            if unfinished && age.is_some_and(|age| age > ABANDONED) {
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            let Ok(metadata) = entry.metadata() else {
+                continue;
+            };
+            let keep = if name.starts_with(UNFINISHED) {
+                ABANDONED
+            } else if is_content(&name) && metadata.nlink() == 1 {
+                limits::STORE_UNUSED
+            } else {
+                continue;
+            };
+            if age(&metadata).is_some_and(|age| age > keep) {
                 // Whoever shares the store may be removing it, too.
                 let _ = fs::remove_file(entry.path());
             }
@@ -77,12 +92,52 @@ impl Store {
 
     /// Whether content of this hash is there.
     pub(crate) fn has(&self, hash: ContentHash) -> bool {
-        self.path(hash).is_file()
+        let path = self.path(hash);
+        match fs::metadata(&path) {
+            Ok(metadata) if metadata.is_file() => {
+                mark_used(&path, &metadata);
+                true
+            }
+            _ => false,
+        }
     }
 
     /// Whether content of this hash is there, all of it.
     pub(crate) fn holds(&self, hash: ContentHash, length: u64) -> bool {
-        fs::metadata(self.path(hash)).is_ok_and(|m| m.is_file() && m.len() == length)
+        let path = self.path(hash);
+        match fs::metadata(&path) {
+            Ok(metadata) if metadata.is_file() && metadata.len() == length => {
+                mark_used(&path, &metadata);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Links content into a directory of its own, made if missing, so that it stays in the store
+    /// for as long as that directory does; what else is in the directory goes. Gives the link's
+    /// path, or that in the store where there can be no link.
+    pub(crate) fn keep(&self, hash: ContentHash, directory: &Path) -> PathBuf {
+        let source = self.path(hash);
+        let target = directory.join(hash.to_hex());
+        let made = fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(directory);
+        if made.is_err() {
+            return source;
+        }
+        for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+            if entry.path() != target {
+                // What still runs from there keeps its content.
+                let _ = fs::remove_file(entry.path());
+            }
+        }
+        match fs::hard_link(&source, &target) {
+            Ok(()) => target,
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists && same(&source, &target) => target,
+            Err(_) => source,
+        }
     }
 
     /// A file to write content to; it goes away with its value.
@@ -124,6 +179,28 @@ impl Store {
         .unwrap_or_else(|e| Err(io::Error::other(e)));
         made.map_err(|e| format!("placing {named}: {e}"))
     }
+}
+
+fn is_content(name: &str) -> bool {
+    name.len() == 64 && name.bytes().all(|b| b.is_ascii_hexdigit())
+}
+
+fn age(metadata: &fs::Metadata) -> Option<Duration> {
+    metadata.modified().ok()?.elapsed().ok()
+}
+
+/// The time of modification is that of the last use.
+fn mark_used(path: &Path, metadata: &fs::Metadata) {
+    if age(metadata).is_some_and(|age| age > MARK_EVERY) {
+        // Somebody else's file cannot be marked, and is not ours to remove either.
+        let _ = File::open(path).and_then(|file| file.set_modified(SystemTime::now()));
+    }
+}
+
+/// Whether two paths lead to the same file.
+fn same(one: &Path, other: &Path) -> bool {
+    let name = |path| fs::metadata(path).map(|m| (m.dev(), m.ino())).ok();
+    name(one).is_some_and(|one| name(other) == Some(one))
 }
 
 /// Makes the folder that a file goes to, and a temporary file in it, to be renamed.
@@ -226,6 +303,35 @@ mod tests {
             }
         });
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_nobody_uses_goes_after_a_week() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("store");
+        let store = Store::open(&path).unwrap();
+        let week = limits::STORE_UNUSED + Duration::from_secs(60);
+        let [unused, looked_up, linked] = [b"1", b"2", b"3"].map(|c| insert(&store, c));
+        let mut link = store.keep(linked, &directory.path().join("node"));
+        assert!(link.ends_with(format!("node/{linked}")), "{link:?}");
+        for hash in [unused, looked_up, linked] {
+            let file = File::open(store.path(hash)).unwrap();
+            file.set_modified(SystemTime::now() - week).unwrap();
+        }
+        let present = |store: &Store| [unused, looked_up, linked].map(|h| store.path(h).exists());
+        assert!(store.has(looked_up));
+        let store = Store::open(&path).unwrap();
+        assert_eq!(present(&store), [false, true, true]);
+        // The next program takes the former one's place.
+        link = store.keep(looked_up, &directory.path().join("node"));
+        assert_eq!(fs::read(&link).unwrap(), b"2");
+        assert_eq!(store.keep(looked_up, &directory.path().join("node")), link);
+        let store = Store::open(&path).unwrap();
+        assert_eq!(present(&store), [false, true, false]);
+        assert_eq!(
+            fs::read_dir(directory.path().join("node")).unwrap().count(),
+            1
+        );
     }
 
     #[tokio::test]

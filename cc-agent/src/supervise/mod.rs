@@ -43,6 +43,8 @@ use crate::store::Store;
 
 /// The command that workers were started with last, in the node's directory.
 const COMMAND_FILE: &str = "worker.json";
+/// The program that workers run, in the node's directory.
+const PROGRAMS: &str = "program";
 
 /// A worker's end, shared by all who hear of it.
 type Ended = Arc<(WorkerKey, Death)>;
@@ -194,7 +196,9 @@ impl Supervisor {
                         self.settings.node
                     ));
                 }
-                self.settings.store.path(*hash)
+                // The node's own link: what it runs is not removed from the store.
+                let programs = self.settings.directory.join(PROGRAMS);
+                self.settings.store.keep(*hash, &programs)
             }
             Program::Path(path) => PathBuf::from(path),
         };

@@ -321,6 +321,12 @@ async fn the_lease_ends_an_agent_that_hears_of_nobody() {
         ..cluster.settings()
     };
     let agent = cluster.start_with(&settings).unwrap();
+    let mut owner = cluster.session(&agent, SessionKind::Owner).await;
+    // The first driver is waited for longer.
+    assert!(owner.status().await.lease_left > 60);
+    owner
+        .say(Frame::Message(ToAgent::Renew { seconds: 1 }))
+        .await;
     // A mere connection renews nothing.
     let mut tool = cluster.session(&agent, SessionKind::Tool).await;
     let told = refusal(tool.hear().await.unwrap());
