@@ -54,14 +54,15 @@ fn describe(payload: Box<dyn Any + Send>) -> Panic {
     } else {
         OPAQUE.to_owned()
     };
-    // The payload's own drop is user code as well.
+    let last = LAST
+        .try_with(|last| last.try_borrow_mut().ok().and_then(|mut last| last.take()))
+        .ok()
+        .flatten();
+    // The payload's own drop is user code as well, and may panic itself.
     if let Err(second) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
         std::mem::forget(second);
     }
-    let location = LAST
-        .try_with(|last| last.try_borrow_mut().ok().and_then(|mut last| last.take()))
-        .ok()
-        .flatten()
+    let location = last
         // Another one if this panic was resumed and did not begin here.
         .filter(|last| last.message == message)
         .and_then(|last| last.location);
