@@ -200,7 +200,7 @@ where
     fn fill(&mut self) {
         let mut jobs = std::mem::take(&mut self.jobs);
         while !self.exhausted && self.made < self.limit {
-            let (room, hopeless) = match self.pool.room() {
+            let (room, hopeless) = match self.pool.room(self.made - self.received) {
                 Room::Jobs(0) => break,
                 Room::Jobs(room) => (room.min(BATCH), false),
                 Room::Hopeless => (1, true),
@@ -227,7 +227,9 @@ where
                             completion: Completion::Map(Arc::clone(&self.inbox), index),
                             retries: self.retries,
                             limit: self.deadline,
-                            urgent: false,
+                            // With retries it matters whose result had come when a worker
+                            // was lost: whose had not, has used up one.
+                            urgent: self.retries > 0,
                         });
                     }
                     Err(error) => self.inbox.refuse(index, function.name, &error),

@@ -148,14 +148,18 @@ impl Pool {
         effects.carry_out(self);
     }
 
-    /// How many more jobs for any worker could be sent at once.
-    pub(crate) fn room(&self) -> Room {
+    /// How many more jobs for any worker a map should submit that has `mine` of them under way.
+    ///
+    /// A map whose jobs others leave no room for may queue as many as there are workers: it
+    /// has its turn then, and is woken by their results; nothing else would wake it.
+    pub(crate) fn room(&self, mine: u64) -> Room {
         let state = self.lock();
         if state.closed.is_some() || state.nobody() {
-            Room::Hopeless
-        } else {
-            Room::Jobs(state.room())
+            return Room::Hopeless;
         }
+        let share = state.alive().count().max(1) as u64;
+        let turn = share.saturating_sub(mine) as u32;
+        Room::Jobs(state.room().max(turn))
     }
 
     /// Takes many jobs for any worker on under one lock.
