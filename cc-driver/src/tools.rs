@@ -400,14 +400,54 @@ impl Tools {
             }
             match self.events.recv().await? {
                 (node, Event::Log(lines)) => self.taken = Some((node, lines)),
-                (node, Event::Over(_)) => {
-                    self.sessions.retain(|s| s.node != node);
+                (node, event) => {
+                    self.handle(node, event).await;
                     if self.sessions.is_empty() {
                         return None;
                     }
                 }
-                _ => {}
             }
+        }
+    }
+
+    /// Waits for the loss of a node and gives the reason; `None` when no node is left. What a node
+    /// was doing for these tools has then failed. Takes log lines away. Cancel-safe.
+    pub async fn next_loss(&mut self) -> Option<(NodeIndex, String)> {
+        loop {
+            let (node, event) = self.events.recv().await?;
+            if let Some(reason) = self.handle(node, event).await {
+                return Some((node, reason));
+            }
+        }
+    }
+
+    /// Gives the reason if the node is lost.
+    async fn handle(&mut self, node: NodeIndex, event: Event) -> Option<String> {
+        match event {
+            Event::Over(reason) => {
+                let before = self.sessions.len();
+                self.sessions.retain(|s| s.node != node);
+                (self.sessions.len() < before).then_some(reason)
+            }
+            Event::Silent(_) => {
+                self.end_if_gone(node).await;
+                None
+            }
+            Event::Log(_) | Event::WorkerDown(..) => None,
+        }
+    }
+
+    /// Ends the session of a silent node that its provider knows to be gone, long before silence
+    /// alone would.
+    async fn end_if_gone(&self, node: NodeIndex) {
+        let (driver, record) = (Arc::clone(&self.driver), self.record.clone());
+        let looking = async move { states(&driver, &record).await };
+        let states = self.driver.network.run("look at the nodes", looking).await;
+        let gone = states.into_iter().flatten().any(|(n, state)| {
+            n == node && matches!(state, Ok(NodeState::Stopped | NodeState::Gone))
+        });
+        if gone && let Ok(session) = self.session(node) {
+            session.close("its agent does not run any more");
         }
     }
 
