@@ -123,10 +123,12 @@ impl Drop for AsyncEnd {
         }
         drop(state);
         self.pool.after(effects, false);
-        if mine.is_some() {
+        if let Some(Held::Async { cancellation, .. }) = mine {
             let (outcome, mut payload) = self
                 .ended
                 .take()
+                // Nobody would fetch its result.
+                .filter(|_| !cancellation.is_cancelled())
                 .unwrap_or((Outcome::Cancelled, Payload::default()));
             let Payload { body, attachments } = &mut payload;
             let attachments = std::mem::take(attachments);

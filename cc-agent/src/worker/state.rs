@@ -132,7 +132,9 @@ impl Session {
         self.withdrawn.remove(&task)
     }
 
-    /// Lets go of what is held under an id, and answers it if it is a task.
+    /// Lets go of what is held under an id, and answers it if it is a task. One that is on
+    /// the asynchronous runtime is answered when the runtime has let go of it: a runtime that
+    /// a function blocks does not, and then the driver is to know.
     fn withdraw(&mut self, id: u32, effects: &mut Effects) {
         let outcome = match self.held.remove(&id) {
             None => return,
@@ -141,13 +143,19 @@ impl Session {
                 return;
             }
             Some(Held::Async {
+                ticket,
                 cancellation,
                 abort,
-                ..
             }) => {
-                effects.cancellations.push(cancellation);
-                effects.aborts.push(abort);
-                Outcome::Cancelled
+                effects.cancellations.push(Arc::clone(&cancellation));
+                effects.aborts.push(abort.clone());
+                let held = Held::Async {
+                    ticket,
+                    cancellation,
+                    abort,
+                };
+                self.held.insert(id, held);
+                return;
             }
             Some(Held::Reading { job, abort, .. }) => {
                 effects.aborts.push(abort);
