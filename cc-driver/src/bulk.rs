@@ -1,8 +1,8 @@
 //! Values that travel beside a lane, each in a stream of its own.
 
-use std::sync::Arc;
+use std::sync::Weak;
+use std::time::Duration;
 
-use cc_core::death::{Cause, Death};
 use cc_core::ids::WorkerKey;
 use cc_core::limits;
 use cc_core::net::framed;
@@ -12,7 +12,8 @@ use cc_core::wire::stream::{Direction, StreamHeader};
 
 use crate::completion::{Raw, complete};
 use crate::error::CallError;
-use crate::pool::{Fetch, Link};
+use crate::lane::EVIDENCE_WAIT;
+use crate::pool::{Fetch, Link, Pool};
 use crate::task::Arguments;
 
 /// Why a value did not arrive.
@@ -73,25 +74,32 @@ pub(crate) fn head(arguments: &Arguments) -> Vec<u8> {
 }
 
 /// Fetches a task's output and completes the task.
-pub(crate) async fn fetch(fetch: Fetch) {
-    let result = try_fetch(&fetch).await.map_err(|error| match error {
-        BulkError::Memory(_) | BulkError::Wire(_) => CallError::Framework {
-            function: fetch.function.name,
+pub(crate) async fn fetch(pool: Weak<Pool>, fetch: Fetch) {
+    let result = match try_fetch(&fetch).await {
+        Ok(raw) => Ok(raw),
+        Err(error @ (BulkError::Memory(_) | BulkError::Wire(_))) => Err(CallError::Framework {
+            function: fetch.job.function.name,
             phase: "fetch the result",
             worker: Some(fetch.id),
             reason: error.to_string(),
-        },
-        error => CallError::Lost {
-            function: fetch.function.name,
-            worker: fetch.id,
-            node: fetch.node,
-            death: Arc::new(Death::of(Cause::NodeLost(format!(
-                "while its result of {} bytes was fetched: {error}",
-                fetch.length
-            )))),
-        },
-    });
-    complete(vec![(fetch.completion, result)]);
+        }),
+        Err(error) => return lose(&pool, fetch, &error).await,
+    };
+    complete(vec![(fetch.job.completion, result)]);
+}
+
+/// Gives a result up whose worker seems to be gone, once it is known how it ended.
+async fn lose(pool: &Weak<Pool>, fetch: Fetch, error: &BulkError) {
+    let length = fetch.length;
+    let reason = format!("while its result of {length} bytes was fetched: {error}");
+    let until = tokio::time::Instant::now() + EVIDENCE_WAIT;
+    while let Some(pool) = pool.upgrade() {
+        if !pool.is_alive(fetch.id) || tokio::time::Instant::now() >= until {
+            return pool.fetch_lost(fetch, &reason);
+        }
+        drop(pool);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 async fn try_fetch(fetch: &Fetch) -> Result<Raw, BulkError> {

@@ -107,6 +107,7 @@ impl<O: DeserializeOwned> Call<O> {
                 function: self.function,
                 arguments,
                 completion: Completion::Call(Arc::clone(&self.state)),
+                again: self.retries > 0,
                 retries: self.retries,
                 limit: None,
                 urgent: true,

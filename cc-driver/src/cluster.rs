@@ -172,7 +172,7 @@ async fn watch(
         match event {
             Event::WorkerDown(key, death) => {
                 if let Some(id) = cluster.pool.find(node, key) {
-                    cluster.pool.lost(id, death);
+                    cluster.pool.down(id, death);
                 }
             }
             Event::Log(lines) => {

@@ -18,7 +18,7 @@ use crate::session::Session;
 
 /// How long the end of a lane waits for the agent's word on why, before it counts as the
 /// worker's loss by itself.
-const EVIDENCE_WAIT: Duration = Duration::from_secs(3);
+pub(crate) const EVIDENCE_WAIT: Duration = Duration::from_secs(3);
 
 /// Opens a lane to a worker that runs, learns its functions, and adds it to the pool.
 pub(crate) async fn open(
@@ -136,6 +136,9 @@ async fn read(
             Err(error) => break format!("it sent what no worker sends: {error}"),
         }
     };
+    if pool.lane_over(id) {
+        return;
+    }
     // The agent knows more than that the lane ended; give its word time to arrive.
     tokio::time::sleep(EVIDENCE_WAIT).await;
     pool.lost(id, Death::of(Cause::NodeLost(reason)));

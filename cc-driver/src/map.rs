@@ -225,6 +225,7 @@ where
                             function,
                             arguments: JobArguments::Here(arguments),
                             completion: Completion::Map(Arc::clone(&self.inbox), index),
+                            again: self.retries > 0,
                             retries: self.retries,
                             limit: self.deadline,
                             // With retries it matters whose result had come when a worker

@@ -10,7 +10,7 @@ mod state;
 mod tasks;
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use cc_core::death::{Cause, Death};
@@ -35,7 +35,9 @@ pub(crate) struct Job {
     pub(crate) function: &'static Function,
     pub(crate) arguments: JobArguments,
     pub(crate) completion: Completion,
-    /// How often it may still be run again after a worker's loss.
+    /// Whether it may be run again after a worker's loss.
+    pub(crate) again: bool,
+    /// How often it may still be begun again then.
     pub(crate) retries: u32,
     /// How long it may run once started.
     pub(crate) limit: Option<Duration>,
@@ -79,8 +81,12 @@ pub(crate) enum Room {
     Hopeless,
 }
 
+/// How long what an ended worker had written may take to arrive.
+const LAST_RESULTS: Duration = Duration::from_secs(1);
+
 /// The workers of one cluster and their tasks.
 pub(crate) struct Pool {
+    me: Weak<Self>,
     state: Mutex<State>,
     /// Wakes the timer when it slept because there was nothing to watch.
     pub(crate) timer: Notify,
@@ -109,7 +115,8 @@ impl Pool {
         network: tokio::runtime::Handle,
         hung: tokio::sync::mpsc::Sender<WorkerId>,
     ) -> Arc<Self> {
-        Arc::new(Self {
+        Arc::new_cyclic(|me| Self {
+            me: me.clone(),
             state: Mutex::default(),
             timer: Notify::new(),
             hung,
@@ -300,6 +307,7 @@ impl Pool {
                 node: info.node,
                 key: info.key,
                 presence: Presence::Alive,
+                lane_over: false,
                 theirs,
                 functions: HashMap::new(),
                 recent: (0, 0),
@@ -365,12 +373,87 @@ impl Pool {
         result
     }
 
-    /// A worker is gone: its tasks are run again where asked, and lost otherwise.
-    pub(crate) fn lost(&self, id: WorkerId, death: Death) {
+    /// A worker has ended. It is lost when its lane has ended too, so that what it had
+    /// finished counts, or soon.
+    pub(crate) fn down(&self, id: WorkerId, death: Death) {
+        let death = Arc::new(death);
+        {
+            let mut state = self.lock();
+            let Some(entry) = state.entry(id).filter(|e| e.alive()) else {
+                return;
+            };
+            if !entry.lane_over {
+                entry.presence = Presence::Dying(Arc::clone(&death));
+                let pool = self.me.clone();
+                self.network.spawn(async move {
+                    tokio::time::sleep(LAST_RESULTS).await;
+                    if let Some(pool) = pool.upgrade() {
+                        pool.lost(id, death);
+                    }
+                });
+                return;
+            }
+        }
+        self.lost(id, death);
+    }
+
+    /// A worker's lane has ended. Gives whether it is known why, and the worker lost by that.
+    pub(crate) fn lane_over(&self, id: WorkerId) -> bool {
+        let death = {
+            let mut state = self.lock();
+            let Some(entry) = state.entry(id) else {
+                return true;
+            };
+            entry.lane_over = true;
+            match &entry.presence {
+                Presence::Alive => return false,
+                Presence::Dying(death) => Arc::clone(death),
+                Presence::Dead(_) => return true,
+            }
+        };
+        self.lost(id, death);
+        true
+    }
+
+    /// A worker's result could not be fetched because the worker ended: its job is run again
+    /// where asked, and lost otherwise.
+    pub(crate) fn fetch_lost(&self, fetch: Fetch, reason: &str) {
         let mut effects = Effects::default();
         {
             let mut state = self.lock();
-            state.lose(id, Arc::new(death), &mut effects);
+            let death = match state.entry(fetch.id).map(|e| &e.presence) {
+                Some(Presence::Dying(death) | Presence::Dead(death)) => Arc::clone(death),
+                _ => Arc::new(Death::of(Cause::NodeLost(reason.to_owned()))),
+            };
+            let Fetch { mut job, .. } = fetch;
+            if job.again && job.retries > 0 {
+                job.retries -= 1;
+                state.queue.push_front(job);
+            } else {
+                let error = CallError::Lost {
+                    function: job.function.name,
+                    worker: fetch.id,
+                    node: fetch.node,
+                    death,
+                };
+                effects.done.push((job.completion, Err(error)));
+            }
+            state.dispatch(&mut effects);
+        }
+        effects.carry_out(self);
+    }
+
+    /// Whether this worker takes tasks.
+    pub(crate) fn is_alive(&self, id: WorkerId) -> bool {
+        self.lock().entry(id).is_some_and(|e| e.alive())
+    }
+
+    /// A worker is gone: its tasks are run again where asked, and lost otherwise.
+    pub(crate) fn lost(&self, id: WorkerId, death: impl Into<Arc<Death>>) {
+        let mut effects = Effects::default();
+        {
+            let mut state = self.lock();
+            state.lose(id, death.into(), &mut effects);
             state.dispatch(&mut effects);
         }
         effects.carry_out(self);

@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
-use cc_core::function::Function;
 use cc_core::ids::{NodeIndex, WorkerId, WorkerKey};
 use tokio::sync::Notify;
 
-use super::Pool;
+use super::{Job, Pool};
 use crate::completion::{Completion, Raw};
 use crate::error::CallError;
 use crate::task::Arguments;
@@ -41,8 +40,7 @@ pub(crate) struct Fetch {
     pub(crate) node: NodeIndex,
     pub(crate) task: u32,
     pub(crate) length: u64,
-    pub(crate) function: &'static Function,
-    pub(crate) completion: Completion,
+    pub(crate) job: Job,
 }
 
 impl Effects {
@@ -56,7 +54,8 @@ impl Effects {
                 .spawn(crate::bulk::push(link, worker, task, arguments));
         }
         for fetch in self.fetch {
-            pool.network.spawn(crate::bulk::fetch(fetch));
+            pool.network
+                .spawn(crate::bulk::fetch(pool.me.clone(), fetch));
         }
     }
 }

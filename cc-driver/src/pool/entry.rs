@@ -21,6 +21,8 @@ use crate::error::CallError;
 pub(super) enum Presence {
     /// It does.
     Alive,
+    /// It ended; what it had finished may still be on its way through the lane.
+    Dying(Arc<Death>),
     /// It ended.
     Dead(Arc<Death>),
 }
@@ -31,6 +33,8 @@ pub(super) struct Entry {
     pub(super) node: NodeIndex,
     pub(super) key: WorkerKey,
     pub(super) presence: Presence,
+    /// Its lane has ended: nothing more comes through it.
+    pub(super) lane_over: bool,
     /// The numbers of the worker's functions, by name and signature.
     pub(super) theirs: HashMap<(String, u64), u32>,
     /// The same by the address of this program's entry, filled as they are used.
@@ -49,6 +53,10 @@ pub(super) struct Entry {
 impl Entry {
     pub(super) fn alive(&self) -> bool {
         matches!(self.presence, Presence::Alive)
+    }
+
+    pub(super) fn dead(&self) -> bool {
+        matches!(self.presence, Presence::Dead(_))
     }
 
     pub(super) fn write(&mut self, effects: &mut Effects, put: impl FnOnce(&mut Vec<u8>)) {

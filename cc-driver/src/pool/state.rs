@@ -46,7 +46,7 @@ impl State {
 
     /// Whether there is no worker and none on its way.
     pub(super) fn nobody(&self) -> bool {
-        self.expected == 0 && self.alive().next().is_none()
+        self.expected == 0 && self.workers.iter().all(Entry::dead)
     }
 
     pub(super) fn room(&self) -> u32 {
@@ -127,7 +127,7 @@ impl State {
     pub(super) fn next_pinned(&mut self, index: usize) -> Option<Job> {
         let entry = &mut self.workers[index];
         let full = entry.load.outstanding() as usize >= limits::LANE_TASKS;
-        if entry.alive() && full {
+        if (entry.alive() && full) || matches!(entry.presence, Presence::Dying(_)) {
             return None;
         }
         loop {
@@ -194,7 +194,7 @@ impl State {
         let Frame::Done(done) = lane::decode(&bytes[range])? else {
             return Err(WireError::Malformed("lane frame: not for a driver"));
         };
-        let Some(entry) = self.entry(id).filter(|e| e.alive()) else {
+        let Some(entry) = self.entry(id).filter(|e| !e.dead()) else {
             return Ok(());
         };
         let Some(outstanding) = entry.tasks.remove(done.id) else {
@@ -207,7 +207,11 @@ impl State {
         entry.returning -= u32::from(outstanding.taking_back);
         let (node, key, link) = (entry.node, entry.key, &entry.link);
         let mut requeue = None;
-        if let Some(job) = outstanding.job {
+        if let Some(mut job) = outstanding.job {
+            if outstanding.pinned {
+                // It runs there or nowhere.
+                job.again = false;
+            }
             let function = job.function;
             let fault = |phase, reason| CallError::Framework {
                 function: function.name,
@@ -233,8 +237,7 @@ impl State {
                     node,
                     task: done.id,
                     length,
-                    function,
-                    completion: job.completion,
+                    job,
                 }),
                 (Outcome::Panicked, Value::Inline(body, _)) => {
                     let panic: lane::Panic = cc_core::codec::decode(body)?;
@@ -277,7 +280,7 @@ impl State {
     }
 
     pub(super) fn lose(&mut self, id: WorkerId, death: Arc<Death>, effects: &mut Effects) {
-        let Some(entry) = self.entry(id).filter(|e| e.alive()) else {
+        let Some(entry) = self.entry(id).filter(|e| !e.dead()) else {
             return;
         };
         entry.presence = Presence::Dead(Arc::clone(&death));
@@ -296,8 +299,9 @@ impl State {
                 continue;
             };
             let started = outstanding.asynchronous || begun.contains(&task);
-            if job.retries > 0 && !outstanding.pinned {
-                job.retries -= u32::from(started);
+            let left = job.retries.checked_sub(u32::from(started));
+            if let Some(left) = left.filter(|_| job.again && !outstanding.pinned) {
+                job.retries = left;
                 again.push((outstanding.sequence, job));
                 continue;
             }
