@@ -1,6 +1,7 @@
 //! Deploy, reconnect, resume, interrupt, restart, terminate: in order, written down first,
 //! and on every node. All of it runs on the driver's network thread.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -342,6 +343,11 @@ pub(crate) async fn start_workers(
 ) -> Result<(), DriverError> {
     let expected = slots.len() as u32;
     cluster.pool.expect(expected);
+    // Before the first wait: the numbers follow the order of nodes and slots.
+    let ids: HashMap<u32, WorkerId> = slots
+        .iter()
+        .map(|slot| (*slot, cluster.driver.new_id()))
+        .collect();
     let wait = limits::WORKER_START + Duration::from_secs(5);
     let request = Request::StartWorkers(command, slots);
     let answer = session.request("start workers", request, wait).await;
@@ -358,7 +364,11 @@ pub(crate) async fn start_workers(
     let mut failed = missing;
     for (slot, result) in started {
         let opened = match result {
-            Ok(key) => lane::open(session, &cluster.pool, key, cluster.driver.new_id()).await,
+            Ok(key) => {
+                let id = ids.get(&slot).copied();
+                let id = id.unwrap_or_else(|| cluster.driver.new_id());
+                lane::open(session, &cluster.pool, key, id).await
+            }
             Err(death) => Err(DriverError::Worker {
                 node: session.node,
                 slot,
