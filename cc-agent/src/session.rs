@@ -23,6 +23,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::agent::{self, Agent, Phase};
+use crate::status;
 use crate::streams;
 use crate::supervise::Subscription;
 
@@ -228,6 +229,10 @@ async fn begin(
     // Nothing is called in the name of this session any more; what is left is to say why.
     streams.abort_all();
     let close = refusal.as_ref().map(refused);
+    if status::is_gone(&hello.holder) {
+        // A client that was killed takes no last frame, and the agent's end would wait for it.
+        return close.map_or(Ok(()), Err);
+    }
     let last = async { session.out.send(Out::Last(refusal)).await };
     let _ = timeout(limits::GOODBYE_WAIT, async { tokio::join!(last, writer) }).await;
     close.map_or(Ok(()), Err)
