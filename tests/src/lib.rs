@@ -2,4 +2,6 @@
 //! drivers, agents and workers run without touching the user's own state.
 
 pub mod functions;
+pub mod lifecycle_functions;
+pub mod process;
 pub mod site;
