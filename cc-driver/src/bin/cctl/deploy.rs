@@ -64,14 +64,14 @@ pub(crate) async fn run(
     }
     let lease = output::duration(contract.effective_driver_timeout().as_secs());
     note(format!(
-        "{} on {} in {:.2} s, for {} each; without a program they end in {lease}\n  \
+        "{} × {} on {} in {:.2} s; without a program they end in {lease}\n  \
          keep them:      cctl extend {handle} 2h\n  \
          look at them:   cctl status {handle}\n  \
          give them back: cctl terminate {handle}",
         count(nodes, "node"),
+        count(contract.workers_per_node().into(), "worker"),
         contract.provider(),
         begun.elapsed().as_secs_f64(),
-        count(contract.workers_per_node().into(), "worker"),
     ));
     Ok(())
 }

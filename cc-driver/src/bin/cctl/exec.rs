@@ -257,7 +257,10 @@ impl Output {
                 }
                 Ok(Some(_)) => {}
                 Ok(None) => break Err(Failure::failed(format!("{node}: no end is known"))),
-                Err(error) => break Err(Failure::failed(format!("{node}: {error}"))),
+                Err(error) => {
+                    break Err(Failure::failed(format!("{node}: {error}"))
+                        .hint("`cctl nodes` shows which nodes still run"));
+                }
             }
         };
         if !out.is_empty() {

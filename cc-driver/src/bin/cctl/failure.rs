@@ -109,17 +109,6 @@ impl From<DriverError> for Failure {
                 messages: failures.0.iter().map(ToString::to_string).collect(),
                 hint: None,
             },
-            DriverError::Refused { ref refusal, .. } => {
-                let hint = refusal
-                    .holder
-                    .as_ref()
-                    .map(|h| format!("it is held by {h}"));
-                let failure = Self::failed(&error);
-                match hint {
-                    Some(hint) => failure.hint(hint),
-                    None => failure,
-                }
-            }
             error => Self::failed(error),
         }
     }
