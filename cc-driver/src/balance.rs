@@ -15,6 +15,8 @@ const HORIZON: Duration = Duration::from_millis(6);
 const SAMPLE: Duration = Duration::from_micros(500);
 /// Queued work worth less than this is not taken back: the trip costs as much.
 const TAKE_BACK_MIN: Duration = Duration::from_millis(2);
+/// A window of this many tasks is filled up in strides.
+const WIDE: u32 = 32;
 /// Most bytes of arguments outstanding on a worker that has more than one task.
 const OUTSTANDING_BYTES: u64 = 32 << 20;
 
@@ -25,6 +27,8 @@ pub(crate) struct Load {
     outstanding: u32,
     bytes: u64,
     window: u32,
+    /// Whether more is to be sent until the window is full.
+    filling: bool,
     /// Tasks per second, once measured.
     rate: f64,
     since: Option<Instant>,
@@ -39,6 +43,7 @@ impl Load {
             outstanding: 0,
             bytes: 0,
             window: slots.saturating_mul(2),
+            filling: true,
             rate: 0.0,
             since: None,
             finished: 0,
@@ -58,7 +63,30 @@ impl Load {
         if self.bytes >= OUTSTANDING_BYTES && self.outstanding > 0 {
             return 0;
         }
-        self.window.saturating_sub(self.outstanding)
+        if self.filling {
+            self.window.saturating_sub(self.outstanding)
+        } else {
+            0
+        }
+    }
+
+    /// Wide windows are filled up in strides: one wake-up of everybody for many tasks.
+    fn decide_filling(&mut self) {
+        let stride = if self.window < WIDE {
+            1
+        } else {
+            self.window / 4
+        };
+        if self.outstanding >= self.window {
+            self.filling = false;
+        } else if self.outstanding + stride <= self.window {
+            self.filling = true;
+        }
+    }
+
+    /// Whether there is work behind what the slots are busy with.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.outstanding > self.slots
     }
 
     /// Whether a slot has nothing to do.
@@ -79,6 +107,7 @@ impl Load {
         }
         self.outstanding += 1;
         self.bytes += bytes;
+        self.decide_filling();
     }
 
     /// A task came back; `worked` if it ran.
@@ -86,6 +115,7 @@ impl Load {
         self.outstanding = self.outstanding.saturating_sub(1);
         self.bytes = self.bytes.saturating_sub(bytes);
         self.finished += u32::from(worked);
+        self.decide_filling();
     }
 
     /// Adapts the window after some tasks came back. `more` says whether there was work that
@@ -121,6 +151,7 @@ impl Load {
             target.max(self.window - self.window / 8)
         }
         .clamp(floor, limit.max(floor));
+        self.decide_filling();
     }
 
     /// How many unstarted tasks to take back for workers that have nothing to do, when the

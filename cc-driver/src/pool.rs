@@ -151,7 +151,6 @@ impl Pool {
             }
             state.dispatch(&mut effects);
         }
-        self.timer.notify_one();
         effects.carry_out(self);
     }
 
@@ -177,7 +176,6 @@ impl Pool {
             state.queue.extend(jobs);
             state.dispatch(&mut effects);
         }
-        self.timer.notify_one();
         effects.carry_out(self);
     }
 
@@ -226,7 +224,10 @@ impl Pool {
                 Some(entry.overdue(task, deadline, Instant::now(), &mut effects))
             });
             match found {
-                Some(newly) => state.watched += u64::from(newly),
+                Some(newly) => {
+                    state.watched += u64::from(newly);
+                    effects.watch = true;
+                }
                 None => {
                     // Still queued: it will be skipped.
                     call.abandon();
@@ -241,7 +242,6 @@ impl Pool {
                 }
             }
         }
-        self.timer.notify_one();
         effects.carry_out(self);
     }
 
@@ -488,7 +488,7 @@ impl Pool {
                 }
             }
             state.take_back(now, &mut effects);
-            state.outstanding > 0
+            state.watched > 0 || state.alive().any(|e| e.load.is_crowded())
         };
         effects.carry_out(self);
         for id in hung {

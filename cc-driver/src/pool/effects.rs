@@ -30,6 +30,8 @@ pub(crate) struct Effects {
     pub(super) push: Vec<(Link, WorkerKey, u32, Arguments)>,
     /// Results to fetch out of band.
     pub(super) fetch: Vec<Fetch>,
+    /// Whether the timer is to look at the pool.
+    pub(super) watch: bool,
 }
 
 /// A result that is to be fetched in a bulk stream.
@@ -47,6 +49,9 @@ impl Effects {
     pub(super) fn carry_out(self, pool: &Pool) {
         for writer in self.writers {
             writer.notify_one();
+        }
+        if self.watch {
+            pool.timer.notify_one();
         }
         crate::completion::complete(self.done);
         for (link, worker, task, arguments) in self.push {

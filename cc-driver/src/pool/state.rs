@@ -27,7 +27,6 @@ pub(super) struct State {
     /// Workers on their way; while there are some, jobs without a worker wait.
     pub(super) expected: u32,
     pub(super) sequence: u64,
-    pub(super) outstanding: u64,
     /// Outstanding tasks whose time is limited or over.
     pub(super) watched: u64,
     pub(super) last_death: Option<(WorkerId, NodeIndex, Arc<Death>)>,
@@ -158,8 +157,9 @@ impl State {
         self.sequence += 1;
         let limited = job.limit.is_some();
         if self.workers[index].send(job, pinned, self.sequence, now, effects) {
-            self.outstanding += 1;
             self.watched += u64::from(limited);
+            // Time alone matters to limits, and to work that others could do.
+            effects.watch |= limited || self.workers[index].load.is_crowded();
         }
     }
 
@@ -265,7 +265,6 @@ impl State {
                 _ => return Err(WireError::Malformed("lane frame: value of an outcome")),
             }
         }
-        self.outstanding -= 1;
         self.watched -= u64::from(outstanding.watched);
         match requeue {
             Some((job, true)) => {
@@ -292,7 +291,6 @@ impl State {
         let begun: Vec<u32> = entry.tasks.oldest().take(slots).collect();
         let tasks = std::mem::take(&mut entry.tasks);
         let mut again = Vec::new();
-        let count = tasks.len() as u64;
         for (task, outstanding) in tasks.into_values() {
             self.watched -= u64::from(outstanding.watched);
             let Some(mut job) = outstanding.job else {
@@ -317,7 +315,6 @@ impl State {
         for (_, job) in again {
             self.queue.push_front(job);
         }
-        self.outstanding = self.outstanding.saturating_sub(count);
         self.last_death = Some((id, node, death));
     }
 

@@ -69,10 +69,6 @@ impl Tasks {
         self.table.insert((id, outstanding));
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.table.len()
-    }
-
     pub(super) fn get(&self, id: u32) -> Option<&Outstanding> {
         self.table
             .get(Self::place(id))
