@@ -133,6 +133,14 @@ impl Session {
         });
         tokio::spawn(write(send, queue));
         tokio::spawn(Arc::clone(&session).read(recv, events.clone()));
+        if kind == SessionKind::Owner {
+            // What workers write is this program's output. Nobody waits for the answer: number
+            // 0 is no request's.
+            let request = Request::Logs { history: false };
+            let _ = session
+                .outgoing
+                .try_send(Frame::Message(ToAgent::Request { id: 0, request }));
+        }
         let lease = (kind == SessionKind::Owner).then_some(lease);
         tokio::spawn(heartbeat(Arc::downgrade(&session), lease, events));
         Ok(session)
