@@ -100,18 +100,24 @@ impl Kills {
     }
 }
 
-/// The line by which a failed allocation is known, from Rust, C++ and the dynamic loader.
-fn failed_allocation(tail: &[String], limit: Option<u64>) -> Option<String> {
+/// Whether a line of standard error tells of a failed allocation, as Rust, C++ and the dynamic
+/// loader do.
+pub(super) fn tells_of_failed_allocation(line: &str) -> bool {
     const SIGNS: [&str; 4] = [
         "memory allocation of ",
         "std::bad_alloc",
         "Cannot allocate memory",
         "cannot allocate memory",
     ];
+    SIGNS.iter().any(|sign| line.contains(sign))
+}
+
+/// The line by which a failed allocation is known.
+fn failed_allocation(tail: &[String], limit: Option<u64>) -> Option<String> {
     let line = tail
         .iter()
         .rev()
-        .find(|line| SIGNS.iter().any(|sign| line.contains(sign)))?;
+        .find(|line| tells_of_failed_allocation(line))?;
     let line: String = line.chars().take(200).collect();
     Some(match limit {
         Some(bytes) => format!(

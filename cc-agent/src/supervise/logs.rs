@@ -8,6 +8,8 @@ use cc_core::ids::WorkerKey;
 use cc_core::limits;
 use cc_core::wire::control::{LogLine, LogSource};
 
+use super::evidence::tells_of_failed_allocation;
+
 /// What a line costs besides its text.
 const LINE_COST: usize = 40;
 
@@ -210,6 +212,9 @@ fn boundary(line: &[u8]) -> usize {
 /// The last lines of a worker's standard error.
 #[derive(Debug, Default)]
 pub(super) struct Tail {
+    /// The latest forgotten line that is evidence: a backtrace behind it may be longer than
+    /// everything that is kept.
+    evidence: Option<String>,
     lines: VecDeque<String>,
     bytes: usize,
 }
@@ -225,14 +230,26 @@ impl Tail {
         self.bytes += end;
         self.lines.push_back(line[..end].to_owned());
         while self.lines.len() > limits::STDERR_TAIL_LINES || self.bytes > limits::STDERR_TAIL {
-            self.bytes -= self.lines.pop_front().map_or(self.bytes, |line| line.len());
+            let Some(line) = self.lines.pop_front() else {
+                break;
+            };
+            self.bytes -= line.len();
+            if tells_of_failed_allocation(&line) {
+                self.evidence = Some(line);
+            }
         }
     }
 
     /// The lines, oldest first.
     pub(super) fn take(&mut self) -> Vec<String> {
         self.bytes = 0;
-        std::mem::take(&mut self.lines).into()
+        let mut lines = std::mem::take(&mut self.lines);
+        if let Some(evidence) = self.evidence.take() {
+            // In the place of the oldest, within the bounds.
+            lines.pop_front();
+            lines.push_front(evidence);
+        }
+        lines.into()
     }
 }
 
@@ -254,6 +271,21 @@ mod tests {
             LogSource::Stdout,
             lines.iter().map(|l| l.to_string()),
         );
+    }
+
+    #[test]
+    fn evidence_survives_the_backtrace_behind_it() {
+        let mut tail = Tail::default();
+        tail.push("memory allocation of 7 bytes failed");
+        for frame in 0..100 {
+            tail.push(&format!("{frame}: main"));
+        }
+        let lines = tail.take();
+        assert_eq!(lines.len(), limits::STDERR_TAIL_LINES);
+        assert_eq!(lines[0], "memory allocation of 7 bytes failed");
+        assert_eq!(lines[49], "99: main");
+        tail.push("a");
+        assert_eq!(tail.take(), ["a"]);
     }
 
     #[test]
