@@ -14,7 +14,10 @@ pub struct Lines(Arc<Mutex<Vec<WorkerLine>>>);
 impl Lines {
     /// What has arrived so far.
     pub fn all(&self) -> Vec<WorkerLine> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 }
 
@@ -33,8 +36,14 @@ impl Site {
     /// Panics when there is no temporary directory.
     #[expect(clippy::unwrap_used, reason = "a test cannot go on without it")]
     pub fn new(worker: &str) -> Self {
-        let directory = tempfile::Builder::new().prefix("cc-test-").tempdir().unwrap();
-        Self { directory, worker: PathBuf::from(worker) }
+        let directory = tempfile::Builder::new()
+            .prefix("cc-test-")
+            .tempdir()
+            .unwrap();
+        Self {
+            directory,
+            worker: PathBuf::from(worker),
+        }
     }
 
     /// The directory of everything that the scenario makes.
@@ -42,12 +51,13 @@ impl Site {
         self.directory.path()
     }
 
-    /// Settings of a driver of this place.
+    /// Settings of a driver of this place. What workers write is not printed.
     pub fn builder(&self) -> DriverBuilder {
         Driver::builder()
             .state_directory(self.path().join("state"))
             .worker_binary(&self.worker)
             .agent(&self.worker)
+            .on_log(drop)
     }
 
     /// A driver of this place.
@@ -67,7 +77,12 @@ impl Site {
     pub fn listening_driver(&self) -> (Driver, Lines) {
         let lines = Lines::default();
         let sink = lines.clone();
-        let push = move |line| sink.0.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+        let push = move |line| {
+            sink.0
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(line)
+        };
         (self.builder().on_log(push).build().unwrap(), lines)
     }
 
@@ -76,9 +91,15 @@ impl Site {
     pub fn processes(&self) -> Vec<(i32, String)> {
         let mark = self.path().to_string_lossy().into_owned();
         let mut found = Vec::new();
-        let Ok(entries) = std::fs::read_dir("/proc") else { return found };
+        let Ok(entries) = std::fs::read_dir("/proc") else {
+            return found;
+        };
         for entry in entries.flatten() {
-            let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse::<i32>().ok()) else {
+            let Some(pid) = entry
+                .file_name()
+                .to_str()
+                .and_then(|n| n.parse::<i32>().ok())
+            else {
                 continue;
             };
             if pid == std::process::id() as i32 {
@@ -89,7 +110,11 @@ impl Site {
             let open = files.into_iter().flatten().flatten().any(|fd| {
                 std::fs::read_link(fd.path()).is_ok_and(|to| to.to_string_lossy().contains(&mark))
             });
-            if open || [link("cwd"), link("exe")].iter().any(|p| p.starts_with(self.path())) {
+            if open
+                || [link("cwd"), link("exe")]
+                    .iter()
+                    .any(|p| p.starts_with(self.path()))
+            {
                 let name = std::fs::read_to_string(entry.path().join("cmdline"));
                 found.push((pid, name.unwrap_or_default().replace('\0', " ")));
             }
@@ -102,8 +127,9 @@ impl Site {
     fn terminate_all(&self) {
         let records = self.path().join("state/clusters");
         if std::fs::read_dir(&records).is_ok_and(|mut d| d.next().is_some())
-            && let Ok(runtime) =
-                tokio::runtime::Builder::new_current_thread().enable_all().build()
+            && let Ok(runtime) = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
             && let Ok(driver) = self.builder().build()
         {
             for (handle, _) in driver.clusters().unwrap_or_default() {
