@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use cc_core::contract::Plan;
 use cc_core::ids::{Handle, WorkerId};
 use cc_core::provider::Provider;
-use cc_core::record::ClusterRecord;
 use cc_provider_local::LocalProvider;
 
 use crate::binary::{self, Binary};
@@ -16,7 +15,7 @@ use crate::error::DriverError;
 use crate::lifecycle;
 use crate::logs::{LogSink, WorkerLine};
 use crate::network::Network;
-use crate::records::{RecordError, StateDirectory};
+use crate::records::{Listed, StateDirectory};
 use crate::tools::Tools;
 
 /// Whether this process went through [`init`], and so can be started as agent or worker.
@@ -25,11 +24,10 @@ static INITIALISED: AtomicBool = AtomicBool::new(false);
 /// Takes the role of an agent, guard or worker if this process was started as one, and then
 /// never returns. Call it first in `main`; `#[cc_driver::main]` does.
 ///
-/// ```no_run
-/// fn main() {
-///     cc_driver::init();
-///     // From here on the process is the user's program.
-/// }
+/// ```
+/// // The first line of `fn main`:
+/// cc_driver::init();
+/// // From here on the process is the user's program.
 /// ```
 pub fn init() {
     cc_agent::role::take();
@@ -263,9 +261,7 @@ impl Driver {
     ///
     /// # Errors
     /// Fails when the state directory cannot be read.
-    pub fn clusters(
-        &self,
-    ) -> Result<Vec<(Handle, Result<ClusterRecord, RecordError>)>, DriverError> {
+    pub fn clusters(&self) -> Result<Vec<Listed>, DriverError> {
         Ok(self.core.state.list()?)
     }
 

@@ -9,6 +9,9 @@ use tokio::sync::oneshot;
 
 use crate::error::DriverError;
 
+/// What the good-byes to all agents may take.
+const GOODBYE: Duration = Duration::from_millis(20);
+
 /// A driver's network thread. Dropping it ends the thread without waiting.
 #[derive(Debug)]
 pub(crate) struct Network {
@@ -71,7 +74,9 @@ impl Network {
         let endpoint = self.endpoint.clone();
         let closing = self.handle.spawn(async move {
             endpoint.close(0u32.into(), b"driver ends");
-            let _ = tokio::time::timeout(Duration::from_millis(500), endpoint.wait_idle()).await;
+            // Idle means that all drain periods are over; the good-byes are on their way long
+            // before that.
+            let _ = tokio::time::timeout(GOODBYE, endpoint.wait_idle()).await;
         });
         // It has no result, and a panic in it is printed already.
         let _ = closing.await;

@@ -76,12 +76,20 @@ pub struct Holder {
     pub started: u64,
 }
 
+/// The last second of the year 9999, beyond which dates have no usual form.
+const LAST_SECOND: u64 = 253_402_300_799;
+
 impl std::fmt::Display for Holder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             f,
-            "{} (pid {} on {}, started at {})",
-            self.program, self.pid, self.host, self.started
+            "{} (pid {} on {}, started {})",
+            self.program,
+            self.pid,
+            self.host,
+            humantime::format_rfc3339_seconds(
+                std::time::UNIX_EPOCH + Duration::from_secs(self.started.min(LAST_SECOND))
+            )
         )
     }
 }

@@ -1,9 +1,9 @@
 //! Between an agent, its guards and its workers, on one machine.
 //!
 //! A worker's control socket is a `SOCK_SEQPACKET` pair: one encoded message a packet, with at
-//! most one descriptor (`SCM_RIGHTS`). A guard's is a stream pair: the guard kills
-//! everything under it when its end reads as closed, and writes one JSON [`GuardReport`] when
-//! nothing is left.
+//! most one descriptor (`SCM_RIGHTS`). A guard's is a stream pair: the guard reads the numbers of
+//! signals for the program's process group, a byte each, ends everything under it when its end
+//! reads as closed, and writes one JSON [`GuardReport`] when nothing is left.
 
 use serde::{Deserialize, Serialize};
 
@@ -21,7 +21,8 @@ pub const ROLE_GUARD: &str = "guard";
 pub const ROLE_WORKER: &str = "worker";
 /// The descriptor of a guard's socket.
 pub const GUARD_FD: i32 = 3;
-/// The descriptor of a worker's control socket, in the guard and in the worker.
+/// The descriptor of a worker's control socket, in the guard and in the worker. A command's guard
+/// has none.
 pub const WORKER_FD: i32 = 4;
 
 /// From an agent to a worker.
