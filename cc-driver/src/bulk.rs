@@ -4,8 +4,8 @@ use std::sync::Weak;
 use std::time::Duration;
 
 use cc_core::ids::WorkerKey;
-use cc_core::limits;
 use cc_core::net::framed;
+use cc_core::net::pages::{PAGES_MIN, Pages};
 use cc_core::wire::WireError;
 use cc_core::wire::lane;
 use cc_core::wire::stream::{Direction, StreamHeader};
@@ -129,17 +129,13 @@ async fn try_fetch(fetch: &Fetch) -> Result<Raw, BulkError> {
 }
 
 async fn read_part(recv: &mut quinn::RecvStream, length: usize) -> Result<bytes::Bytes, BulkError> {
-    let mut part = Vec::new();
-    part.try_reserve_exact(length)
-        .map_err(|_| BulkError::Memory(length as u64))?;
-    while part.len() < length {
-        let wanted = (length - part.len()).min(limits::CHUNK);
-        match recv.read_chunk(wanted, true).await {
-            Ok(Some(chunk)) => part.extend_from_slice(&chunk.bytes),
-            Ok(None) => return Err(quinn::ReadExactError::FinishedEarly(part.len()).into()),
-            Err(error) => return Err(quinn::ReadExactError::ReadError(error).into()),
-        }
+    if length >= PAGES_MIN {
+        let mut pages = Pages::take(length).map_err(|_| BulkError::Memory(length as u64))?;
+        recv.read_exact(pages.as_mut()).await?;
+        return Ok(bytes::Bytes::from_owner(pages));
     }
+    let mut part = vec![0; length];
+    recv.read_exact(&mut part).await?;
     Ok(part.into())
 }
 

@@ -11,15 +11,15 @@ use std::path::Path;
 
 use bytes::{Buf as _, BufMut as _, Bytes};
 use cc_core::ids::ContentHash;
+use cc_core::net::pages::{PAGES_MIN, Pages};
 use cc_core::payload::Payload;
 use cc_core::wire::lane;
-use memmap2::{Advice, MmapMut, MmapOptions};
+use memmap2::MmapOptions;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 
-/// From this size on, a part has pages of its own, huge ones where the system has them:
-/// touching ordinary pages for the first time takes as long as the copy from the socket.
-const PAGES: usize = 1024 * 1024;
+/// What the kernel may hold of a result that the driver has not taken yet.
+const SEND_BUFFER: usize = 1024 * 1024;
 
 /// An argument's body and attachments.
 #[derive(Debug, Clone, Default)]
@@ -52,11 +52,9 @@ pub(super) async fn receive(stream: StdStream, total: u64) -> Result<Parts, Stri
 }
 
 async fn receive_part(stream: &mut UnixStream, length: usize) -> Result<Bytes, String> {
-    if length >= PAGES {
-        let mut pages = MmapMut::map_anon(length).map_err(|error| no_memory(length, error))?;
-        // A kernel without huge pages gives ordinary ones.
-        let _ = pages.advise(Advice::HugePage);
-        stream.read_exact(&mut pages).await.map_err(broken)?;
+    if length >= PAGES_MIN {
+        let mut pages = Pages::take(length).map_err(|error| no_memory(length, error))?;
+        stream.read_exact(pages.as_mut()).await.map_err(broken)?;
         return Ok(Bytes::from_owner(pages));
     }
     let mut part = Vec::new();
@@ -88,7 +86,7 @@ pub(super) async fn send(stream: StdStream, payload: Payload) -> io::Result<()> 
 
 fn register(stream: StdStream) -> io::Result<UnixStream> {
     // As much as the system allows; less is slower and no error.
-    let _ = socket2::SockRef::from(&stream).set_send_buffer_size(PAGES);
+    let _ = socket2::SockRef::from(&stream).set_send_buffer_size(SEND_BUFFER);
     stream.set_nonblocking(true)?;
     UnixStream::from_std(stream)
 }
