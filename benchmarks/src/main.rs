@@ -8,6 +8,7 @@
 //! `cargo xtask bench -- --help`
 
 mod bench;
+mod cores;
 mod figures;
 mod functions;
 mod machine;

@@ -14,7 +14,7 @@ use cc_core::net::identity::{Authority, Role, Subject};
 use tokio::runtime::Runtime;
 
 use super::server::{self, Start};
-use super::{CHUNK, FRAME, Mode, SERVER, command};
+use super::{CHUNK, FRAME, Mode, SERVER, command, fresh_memory};
 
 /// Longest time for one measurement.
 const WAIT: Duration = Duration::from_secs(120);
@@ -235,15 +235,15 @@ impl Quic {
                     .send
                     .write_all(&(length as u64).to_le_bytes())
                     .await?;
-                let mut value = Vec::with_capacity(if keep { length } else { 0 });
+                let mut value = fresh_memory(if keep { length } else { 1 })?;
                 let mut received = 0;
                 while received < length {
                     let chunk = stream.recv.read_chunk(CHUNK, true).await?;
                     let bytes = chunk.context("the stream ended")?.bytes;
-                    received += bytes.len();
                     if keep {
-                        value.extend_from_slice(&bytes);
+                        value[received..received + bytes.len()].copy_from_slice(&bytes);
                     }
+                    received += bytes.len();
                 }
                 std::hint::black_box(&value);
                 if at > 0 {

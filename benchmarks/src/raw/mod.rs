@@ -75,6 +75,15 @@ pub(crate) fn run(role: &str) -> anyhow::Result<()> {
     }
 }
 
+/// Memory that nobody has touched, in pages as large as the kernel has: what a value that is
+/// kept costs at least.
+fn fresh_memory(length: usize) -> std::io::Result<memmap2::MmapMut> {
+    let memory = memmap2::MmapMut::map_anon(length)?;
+    // A kernel without huge pages gives ordinary ones.
+    let _ = memory.advise(memmap2::Advice::HugePage);
+    Ok(memory)
+}
+
 /// This executable in a role.
 fn command(role: &str) -> std::process::Command {
     let mut command = std::process::Command::new("/proc/self/exe");

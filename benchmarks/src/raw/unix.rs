@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 
-use super::{CHUNK, FRAME, Mode, UNIX, command};
+use super::{CHUNK, FRAME, Mode, UNIX, command, fresh_memory};
 
 /// Longest wait for a message on a socket.
 const WAIT: Duration = Duration::from_secs(60);
@@ -91,8 +91,8 @@ fn sink(socket: &mut UnixStream, keep: bool) -> std::io::Result<()> {
     loop {
         let mut left = length(socket)?;
         if keep {
-            let mut value = Vec::with_capacity(left);
-            socket.take(left as u64).read_to_end(&mut value)?;
+            let mut value = fresh_memory(left)?;
+            socket.read_exact(&mut value)?;
             std::hint::black_box(&value);
         } else {
             while left > 0 {
