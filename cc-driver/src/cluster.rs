@@ -48,6 +48,16 @@ impl std::fmt::Debug for ClusterCore {
     }
 }
 
+impl Drop for ClusterCore {
+    fn drop(&mut self) {
+        // Only lets go, as dropping a connection does: nobody can use the sessions any more, and
+        // they would go on renewing the lease and keep every other driver out.
+        for session in lock(&self.sessions).values() {
+            session.close("the driver has let go of the cluster");
+        }
+    }
+}
+
 impl ClusterCore {
     /// Takes charge of open sessions; runs on the network thread.
     pub(crate) fn new(

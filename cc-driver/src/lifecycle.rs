@@ -21,6 +21,7 @@ use crate::cluster::ClusterCore;
 use crate::driver::DriverCore;
 use crate::error::DriverError;
 use crate::lane;
+use crate::records::RecordError;
 use crate::session::{Session, Target};
 use crate::ship;
 
@@ -71,13 +72,31 @@ pub(crate) async fn deploy(
         Err(error) => {
             let mut errors = vec![error];
             // Unwind; whatever cannot be removed is named, and its record stays.
-            if let Err(left) = terminate(driver, handle).await {
+            if let Err(left) = unwind(driver, &*provider, record).await {
                 errors.push(left);
             }
             Err(DriverError::all(errors)
                 .err()
                 .unwrap_or_else(|| DriverError::local("deploy", "")))
         }
+    }
+}
+
+/// Removes what a failed deployment has made.
+async fn unwind(
+    driver: Arc<DriverCore>,
+    provider: &dyn Provider,
+    record: ClusterRecord,
+) -> Result<(), DriverError> {
+    let handle = record.handle;
+    match terminate(Arc::clone(&driver), handle).await {
+        Err(DriverError::Record(RecordError::NotFound(_))) => {
+            // Another process has terminated the cluster while it was being made, and may have
+            // come too early for some of its nodes.
+            remove_nodes(provider, &record.nodes).await?;
+            Ok(driver.state.remove(handle)?)
+        }
+        terminated => terminated,
     }
 }
 
@@ -451,10 +470,18 @@ async fn take_up(cluster: &Arc<ClusterCore>) -> Result<Vec<DriverError>, DriverE
         .buffered(AT_ONCE)
         .collect()
         .await;
-    if !without.is_empty() {
-        start_all_workers(cluster, without).await?;
+    let any = opened.iter().any(Result::is_ok);
+    let mut errors: Vec<_> = opened.into_iter().filter_map(Result::err).collect();
+    if !without.is_empty()
+        && let Err(error) = start_all_workers(cluster, without).await
+    {
+        // What works is of use without the rest.
+        if !any {
+            return Err(error);
+        }
+        errors.push(error);
     }
-    Ok(opened.into_iter().filter_map(Result::err).collect())
+    Ok(errors)
 }
 
 /// Starts an interrupted cluster again, or stops it again if a node does not start. Of a cluster
@@ -572,19 +599,18 @@ pub(crate) async fn terminate(driver: Arc<DriverCore>, handle: Handle) -> Result
         .state
         .update(handle, |r| r.state = ClusterState::Terminating)?;
     let provider = driver.provider(record.plan.contract().provider())?;
-    let provider = &*provider;
-    let removals: Vec<_> = record
-        .nodes
-        .iter()
-        .map(|node| provider.remove(node))
-        .collect();
+    remove_nodes(&*provider, &record.nodes).await?;
+    Ok(driver.state.remove(handle)?)
+}
+
+async fn remove_nodes(provider: &dyn Provider, nodes: &[NodeRecord]) -> Result<(), DriverError> {
+    let removals: Vec<_> = nodes.iter().map(|node| provider.remove(node)).collect();
     let errors: Vec<_> = futures::stream::iter(removals)
         .buffer_unordered(AT_ONCE)
         .filter_map(|result| async { result.err().map(DriverError::from) })
         .collect()
         .await;
-    DriverError::all(errors)?;
-    Ok(driver.state.remove(handle)?)
+    DriverError::all(errors)
 }
 
 /// Replaces a worker that did not come back after a deadline.
@@ -619,8 +645,20 @@ pub(crate) async fn replace(cluster: &Arc<ClusterCore>, id: WorkerId) -> Result<
 }
 
 fn set_state(driver: &DriverCore, handle: Handle, state: ClusterState) -> Result<(), DriverError> {
-    driver.state.update(handle, |record| record.state = state)?;
-    Ok(())
+    let record = driver.state.update(handle, |record| {
+        // An end that another process has begun is not undone.
+        if record.state != ClusterState::Terminating {
+            record.state = state;
+        }
+    })?;
+    if record.state == state {
+        Ok(())
+    } else {
+        Err(self::state(
+            &record,
+            "another process ends it; terminate it",
+        ))
+    }
 }
 
 fn state(record: &ClusterRecord, hint: &'static str) -> DriverError {
