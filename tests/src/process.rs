@@ -89,9 +89,10 @@ impl DriverProcess {
     /// Gives the error with which it answers.
     pub async fn hear(&mut self) -> anyhow::Result<Value> {
         let line = tokio::time::timeout(LONG, self.stdout.next_line()).await;
-        let line = line
-            .context("no answer in time")??
-            .context("it has ended")?;
+        let Some(line) = line.context("no answer in time")?? else {
+            let status = tokio::time::timeout(LONG, self.child.wait()).await;
+            bail!("the driver's process has ended: {}", status??);
+        };
         let mut answer: Value = serde_json::from_str(&line)?;
         if let Some(error) = answer.get("error") {
             bail!("{}", error.as_str().unwrap_or_default());

@@ -90,6 +90,7 @@ impl Site {
     /// environment lead into it.
     pub fn processes(&self) -> Vec<(i32, String)> {
         let mark = self.path().to_string_lossy().into_owned();
+        let own = std::env::current_exe();
         let mut found = Vec::new();
         let Ok(entries) = std::fs::read_dir("/proc") else {
             return found;
@@ -106,12 +107,18 @@ impl Site {
                 continue;
             }
             let link = |name| std::fs::read_link(entry.path().join(name)).unwrap_or_default();
+            // A child that another test of this process is just starting has copies of all our
+            // descriptors until it executes its own program. Looked at before they are.
+            let exe = link("exe");
+            if own.as_ref().is_ok_and(|own| *own == exe) {
+                continue;
+            }
             let files = std::fs::read_dir(entry.path().join("fd"));
             let open = files.into_iter().flatten().flatten().any(|fd| {
                 std::fs::read_link(fd.path()).is_ok_and(|to| to.to_string_lossy().contains(&mark))
             });
             if open
-                || [link("cwd"), link("exe")]
+                || [link("cwd"), exe]
                     .iter()
                     .any(|p| p.starts_with(self.path()))
             {

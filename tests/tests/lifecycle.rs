@@ -204,6 +204,8 @@ async fn a_node_that_is_lost_fails_its_calls_and_nothing_else_and_can_be_resumed
     assert_eq!(cluster.everywhere(pid::task()).await?, rest);
     cluster.close().await;
 
+    // Dropped, it is free to be taken up again by anybody, this process included.
+    drop(driver.reconnect(handle).await?);
     // Resumed, it has the node back, and the others' workers are as they were.
     let cluster = driver.resume(handle).await?;
     assert!(cluster.missing().is_empty());
