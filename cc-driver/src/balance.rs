@@ -20,11 +20,26 @@ const WIDE: u32 = 32;
 /// Most bytes of arguments outstanding on a worker that has more than one task.
 const OUTSTANDING_BYTES: u64 = 32 << 20;
 
+/// Most blocking tasks that a worker may have been sent; the rest of its lane is for others.
+const WINDOW_MAX: u32 = limits::LANE_TASKS as u32 - limits::ASYNC_TASKS as u32;
+
+/// What a task occupies on a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// A slot, for as long as it runs: how many are sent ahead follows their pace.
+    Blocking,
+    /// Nothing but memory: as many as a worker runs at once are sent.
+    Asynchronous,
+}
+
 /// What a worker has been sent and how fast it works.
 #[derive(Debug)]
 pub(crate) struct Load {
     slots: u32,
+    /// Blocking tasks sent and not back.
     outstanding: u32,
+    /// Asynchronous tasks sent and not back.
+    asynchronous: u32,
     bytes: u64,
     window: u32,
     /// Whether more is to be sent until the window is full.
@@ -41,6 +56,7 @@ impl Load {
         Self {
             slots,
             outstanding: 0,
+            asynchronous: 0,
             bytes: 0,
             window: slots.saturating_mul(2),
             filling: true,
@@ -54,20 +70,24 @@ impl Load {
         self.slots
     }
 
+    /// Tasks sent and not back, of both kinds.
     pub(crate) fn outstanding(&self) -> u32 {
-        self.outstanding
+        self.outstanding + self.asynchronous
     }
 
     /// How many more tasks may be sent now.
-    pub(crate) fn room(&self) -> u32 {
-        if self.bytes >= OUTSTANDING_BYTES && self.outstanding > 0 {
+    pub(crate) fn room(&self, kind: Kind) -> u32 {
+        let all = self.outstanding();
+        if self.bytes >= OUTSTANDING_BYTES && all > 0 {
             return 0;
         }
-        if self.filling {
-            self.window.saturating_sub(self.outstanding)
-        } else {
-            0
-        }
+        let room = match kind {
+            Kind::Blocking if self.filling => self.window.saturating_sub(self.outstanding),
+            Kind::Blocking => 0,
+            Kind::Asynchronous => (limits::ASYNC_TASKS as u32).saturating_sub(self.asynchronous),
+        };
+        // Calls to this worker alone may have taken more than their share.
+        room.min((limits::LANE_TASKS as u32).saturating_sub(all))
     }
 
     /// Wide windows are filled up in strides: one wake-up of everybody for many tasks.
@@ -95,11 +115,20 @@ impl Load {
     }
 
     /// Outstanding tasks per slot, in thousandths: smaller is freer.
-    pub(crate) fn pressure(&self) -> u64 {
-        u64::from(self.outstanding) * 1000 / u64::from(self.slots)
+    pub(crate) fn pressure(&self, kind: Kind) -> u64 {
+        let outstanding = match kind {
+            Kind::Blocking => self.outstanding,
+            Kind::Asynchronous => self.asynchronous,
+        };
+        u64::from(outstanding) * 1000 / u64::from(self.slots)
     }
 
-    pub(crate) fn sent(&mut self, bytes: u64, now: Instant) {
+    pub(crate) fn sent(&mut self, kind: Kind, bytes: u64, now: Instant) {
+        if kind == Kind::Asynchronous {
+            self.asynchronous += 1;
+            self.bytes += bytes;
+            return;
+        }
         if self.outstanding == 0 {
             // An idle worker's rate says nothing: measure from here.
             self.since = Some(now);
@@ -111,9 +140,13 @@ impl Load {
     }
 
     /// A task came back; `worked` if it ran.
-    pub(crate) fn returned(&mut self, bytes: u64, worked: bool) {
-        self.outstanding = self.outstanding.saturating_sub(1);
+    pub(crate) fn returned(&mut self, kind: Kind, bytes: u64, worked: bool) {
         self.bytes = self.bytes.saturating_sub(bytes);
+        if kind == Kind::Asynchronous {
+            self.asynchronous = self.asynchronous.saturating_sub(1);
+            return;
+        }
+        self.outstanding = self.outstanding.saturating_sub(1);
         self.finished += u32::from(worked);
         self.decide_filling();
     }
@@ -143,14 +176,13 @@ impl Load {
         } else {
             self.window
         };
-        let limit = limits::LANE_TASKS as u32;
         self.window = if drained && more {
             grown.max(target)
         } else {
             // Shrink slowly: one long task among short ones is not a trend.
             target.max(self.window - self.window / 8)
         }
-        .clamp(floor, limit.max(floor));
+        .clamp(floor, WINDOW_MAX.max(floor));
         self.decide_filling();
     }
 
@@ -191,8 +223,8 @@ mod tests {
         let start = Instant::now();
         let (mut now, mut load) = (start, Load::new(slots));
         for _ in 0..2_000 {
-            while load.room() > 0 {
-                load.sent(8, now);
+            while load.room(Kind::Blocking) > 0 {
+                load.sent(Kind::Blocking, 8, now);
             }
             // What the worker does until the driver hears of it, 200 µs later or after one task.
             let pause = Duration::from_micros(200).max(cost);
@@ -200,7 +232,7 @@ mod tests {
             let done = (pause.as_nanos() / cost.as_nanos().max(1)) as u32 * slots;
             let done = done.clamp(1, load.outstanding());
             for _ in 0..done {
-                load.returned(8, true);
+                load.returned(Kind::Blocking, 8, true);
             }
             load.adapt(now, Duration::from_micros(200), true);
         }
@@ -219,20 +251,22 @@ mod tests {
     #[test]
     fn large_arguments_are_sent_one_after_the_other() {
         let mut load = Load::new(1);
-        load.sent(1 << 30, Instant::now());
-        assert_eq!(load.room(), 0);
-        load.returned(1 << 30, true);
-        assert!(load.room() > 0);
+        for kind in [Kind::Blocking, Kind::Asynchronous] {
+            load.sent(kind, 1 << 30, Instant::now());
+            assert_eq!(load.room(kind), 0);
+            load.returned(kind, 1 << 30, true);
+            assert!(load.room(kind) > 0);
+        }
     }
 
     #[test]
     fn only_unstarted_work_worth_the_trip_is_taken_back() {
         let now = Instant::now();
         let mut load = Load::new(1);
-        load.sent(1, now);
+        load.sent(Kind::Blocking, 1, now);
         assert_eq!(load.spare(Duration::from_secs(5)), 0, "started");
-        load.sent(1, now);
-        load.sent(1, now);
+        load.sent(Kind::Blocking, 1, now);
+        load.sent(Kind::Blocking, 1, now);
         assert_eq!(load.spare(Duration::from_secs(5)), 1);
         load.rate = 1_000_000.0;
         assert_eq!(
@@ -240,5 +274,20 @@ mod tests {
             0,
             "done before the trip is"
         );
+    }
+
+    #[test]
+    fn asynchronous_tasks_take_no_slot_and_follow_no_pace() {
+        let now = Instant::now();
+        let mut load = Load::new(1);
+        for _ in 0..limits::ASYNC_TASKS {
+            assert!(load.room(Kind::Asynchronous) > 0);
+            load.sent(Kind::Asynchronous, 8, now);
+        }
+        assert_eq!(load.room(Kind::Asynchronous), 0);
+        assert!(load.is_idle() && load.room(Kind::Blocking) > 0);
+        load.returned(Kind::Asynchronous, 8, true);
+        load.adapt(now + Duration::from_secs(1), Duration::ZERO, true);
+        assert_eq!(load.room(Kind::Asynchronous), 1);
     }
 }

@@ -11,6 +11,7 @@ use cc_core::limits;
 use futures::Stream;
 use serde::de::DeserializeOwned;
 
+use crate::balance::Kind;
 use crate::completion::{Completion, Finished, Inbox, Raw};
 use crate::error::CallError;
 use crate::pool::{Job, JobArguments, Pool, Room};
@@ -150,6 +151,7 @@ where
             inbox: Arc::default(),
             jobs: Vec::new(),
             arrived: VecDeque::new(),
+            kind: Kind::Blocking,
             made: 0,
             received: 0,
             limit: u64::MAX,
@@ -177,6 +179,8 @@ struct Run<I, F, O> {
     /// Empty between fills; kept for its memory.
     jobs: Vec<Job>,
     arrived: VecDeque<Finished>,
+    /// What the tasks occupy, as far as the last one tells.
+    kind: Kind,
     /// Items made and submitted.
     made: u64,
     /// Results taken from the inbox.
@@ -200,7 +204,7 @@ where
     fn fill(&mut self) {
         let mut jobs = std::mem::take(&mut self.jobs);
         while !self.exhausted && self.made < self.limit {
-            let (room, hopeless) = match self.pool.room(self.made - self.received) {
+            let (room, hopeless) = match self.pool.room(self.kind, self.made - self.received) {
                 Room::Jobs(0) => break,
                 Room::Jobs(room) => (room.min(BATCH), false),
                 Room::Hopeless => (1, true),
@@ -221,7 +225,7 @@ where
                 match arguments {
                     Ok(arguments) => {
                         bytes += arguments.size();
-                        jobs.push(Job {
+                        let job = Job {
                             function,
                             arguments: JobArguments::Here(arguments),
                             completion: Completion::Map(Arc::clone(&self.inbox), index),
@@ -231,7 +235,9 @@ where
                             // With retries it matters whose result had come when a worker
                             // was lost: whose had not, has used up one.
                             urgent: self.retries > 0,
-                        });
+                        };
+                        self.kind = job.kind();
+                        jobs.push(job);
                     }
                     Err(error) => self.inbox.refuse(index, function.name, &error),
                 }

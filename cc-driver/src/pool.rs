@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use cc_core::death::{Cause, Death};
-use cc_core::function::Function;
+use cc_core::function::{Function, Runner};
 use cc_core::ids::{ContentHash, NodeIndex, WorkerId, WorkerKey};
 use cc_core::wire::WireError;
 use cc_core::wire::lane::{self, Functions};
@@ -25,7 +25,7 @@ pub(crate) use self::effects::{Fetch, Link};
 use self::entry::{Entry, Presence};
 use self::state::{State, no_worker};
 use self::tasks::Tasks;
-use crate::balance::Load;
+use crate::balance::{Kind, Load};
 use crate::completion::{CallState, Completion, Inbox};
 use crate::error::CallError;
 use crate::task::Arguments;
@@ -43,6 +43,15 @@ pub(crate) struct Job {
     pub(crate) limit: Option<Duration>,
     /// Send the result at once rather than with others.
     pub(crate) urgent: bool,
+}
+
+impl Job {
+    pub(crate) fn kind(&self) -> Kind {
+        match self.function.runner {
+            Runner::Blocking(_) => Kind::Blocking,
+            Runner::Async(_) => Kind::Asynchronous,
+        }
+    }
 }
 
 /// Where a job's arguments are.
@@ -158,14 +167,14 @@ impl Pool {
     ///
     /// A map whose jobs others leave no room for may queue as many as there are workers: it
     /// has its turn then, and is woken by their results; nothing else would wake it.
-    pub(crate) fn room(&self, mine: u64) -> Room {
+    pub(crate) fn room(&self, kind: Kind, mine: u64) -> Room {
         let state = self.lock();
         if state.closed.is_some() || state.nobody() {
             return Room::Hopeless;
         }
         let share = state.alive().count().max(1) as u64;
         let turn = share.saturating_sub(mine) as u32;
-        Room::Jobs(state.room().max(turn))
+        Room::Jobs(state.room(kind).max(turn))
     }
 
     /// Takes many jobs for any worker on under one lock.
@@ -173,7 +182,7 @@ impl Pool {
         let mut effects = Effects::default();
         {
             let mut state = self.lock();
-            state.queue.extend(jobs);
+            jobs.for_each(|job| state.queue.push_back(job));
             state.dispatch(&mut effects);
         }
         effects.carry_out(self);
@@ -359,7 +368,7 @@ impl Pool {
                 }
             };
             let now = Instant::now();
-            let more = state.eager > 0 || !state.queue.is_empty();
+            let more = state.eager > 0 || !state.queue.of(Kind::Blocking).is_empty();
             if let Some(entry) = state.entry(id) {
                 let round_trip = entry.link.connection.rtt();
                 entry.load.adapt(now, round_trip, more);

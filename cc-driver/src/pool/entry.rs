@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cc_core::death::Death;
-use cc_core::function::{self, Function};
+use cc_core::function::Function;
 use cc_core::ids::{NodeIndex, WorkerId, WorkerKey};
 use cc_core::limits;
 use cc_core::wire::lane::{self, Value};
@@ -13,7 +13,7 @@ use cc_core::wire::lane::{self, Value};
 use super::effects::{Effects, Link};
 use super::tasks::{Outstanding, Tasks};
 use super::{Job, JobArguments};
-use crate::balance::Load;
+use crate::balance::{Kind, Load};
 use crate::completion::Completion;
 use crate::error::CallError;
 
@@ -107,7 +107,7 @@ impl Entry {
             effects.done.push((job.completion, Err(error)));
             return false;
         };
-        let asynchronous = matches!(job.function.runner, function::Runner::Async(_));
+        let kind = job.kind();
         let bytes = job.arguments.bytes();
         let task = self.tasks.next_id();
         let urgent = job.urgent;
@@ -157,14 +157,14 @@ impl Entry {
             bytes,
             sequence,
             sent: now,
-            started: asynchronous.then_some(now),
+            started: (kind == Kind::Asynchronous).then_some(now),
             taking_back: false,
             give_up: None,
             watched,
-            asynchronous,
+            kind,
             pinned,
         });
-        self.load.sent(bytes, now);
+        self.load.sent(kind, bytes, now);
         true
     }
 

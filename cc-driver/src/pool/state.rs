@@ -14,14 +14,52 @@ use cc_core::wire::lane::{self, Frame, Outcome, Value};
 use super::Job;
 use super::effects::{Effects, Fetch};
 use super::entry::{Entry, Presence};
+use crate::balance::Kind;
 use crate::completion::Raw;
 use crate::error::CallError;
+
+/// Jobs that no worker has room for, by what they occupy there: neither kind waits for room
+/// of the other's.
+#[derive(Default)]
+pub(super) struct Queue {
+    blocking: VecDeque<Job>,
+    asynchronous: VecDeque<Job>,
+}
+
+impl Queue {
+    pub(super) fn of(&self, kind: Kind) -> &VecDeque<Job> {
+        match kind {
+            Kind::Blocking => &self.blocking,
+            Kind::Asynchronous => &self.asynchronous,
+        }
+    }
+
+    pub(super) fn of_mut(&mut self, kind: Kind) -> &mut VecDeque<Job> {
+        match kind {
+            Kind::Blocking => &mut self.blocking,
+            Kind::Asynchronous => &mut self.asynchronous,
+        }
+    }
+
+    pub(super) fn push_back(&mut self, job: Job) {
+        self.of_mut(job.kind()).push_back(job);
+    }
+
+    pub(super) fn push_front(&mut self, job: Job) {
+        self.of_mut(job.kind()).push_front(job);
+    }
+
+    pub(super) fn retain(&mut self, wanted: impl Fn(&Job) -> bool) {
+        self.blocking.retain(&wanted);
+        self.asynchronous.retain(&wanted);
+    }
+}
 
 #[derive(Default)]
 pub(super) struct State {
     pub(super) workers: Vec<Entry>,
     pub(super) index: HashMap<WorkerId, usize>,
-    pub(super) queue: VecDeque<Job>,
+    pub(super) queue: Queue,
     /// Maps that have items left and would submit them if there were room.
     pub(super) eager: u32,
     /// Workers on their way; while there are some, jobs without a worker wait.
@@ -48,12 +86,12 @@ impl State {
         self.expected == 0 && self.workers.iter().all(Entry::dead)
     }
 
-    pub(super) fn room(&self) -> u32 {
+    pub(super) fn room(&self, kind: Kind) -> u32 {
         let room: u32 = self
             .alive()
-            .map(|e| e.load.room())
+            .map(|e| e.load.room(kind))
             .fold(0, u32::saturating_add);
-        room.saturating_sub(self.queue.len() as u32)
+        room.saturating_sub(self.queue.of(kind).len() as u32)
     }
 
     /// Sends what can be sent.
@@ -75,19 +113,26 @@ impl State {
                 }
             }
         }
-        if self.queue.is_empty() {
-            return;
+        for kind in [Kind::Blocking, Kind::Asynchronous] {
+            if !self.queue.of(kind).is_empty() {
+                self.dispatch_queue(kind, now, effects);
+            }
         }
+    }
+
+    fn dispatch_queue(&mut self, kind: Kind, now: Instant, effects: &mut Effects) {
         if self.closed.is_some() || self.nobody() {
-            while let Some(job) = self.queue.pop_front() {
+            while let Some(job) = self.queue.of_mut(kind).pop_front() {
                 let error = self.hopeless(job.function);
                 effects.done.push((job.completion, Err(error)));
             }
             return;
         }
-        if self.queue.len() < 4 {
-            while let Some(index) = self.freest() {
-                let Some(job) = self.next_queued() else { break };
+        if self.queue.of(kind).len() < 4 {
+            while let Some(index) = self.freest(kind) {
+                let Some(job) = self.next_queued(kind) else {
+                    break;
+                };
                 self.send(index, job, false, now, effects);
             }
             return;
@@ -98,25 +143,27 @@ impl State {
             .workers
             .iter()
             .enumerate()
-            .filter(|(_, e)| e.alive() && e.load.room() > 0)
-            .map(|(index, e)| std::cmp::Reverse((e.load.pressure(), index)))
+            .filter(|(_, e)| e.alive() && e.load.room(kind) > 0)
+            .map(|(index, e)| std::cmp::Reverse((e.load.pressure(kind), index)))
             .collect();
         while let Some(mut top) = heap.peek_mut() {
             let index = top.0.1;
-            let Some(job) = self.next_queued() else { break };
+            let Some(job) = self.next_queued(kind) else {
+                break;
+            };
             self.send(index, job, false, now, effects);
             let load = &self.workers[index].load;
-            if load.room() > 0 {
-                top.0.0 = load.pressure();
+            if load.room(kind) > 0 {
+                top.0.0 = load.pressure(kind);
             } else {
                 std::collections::binary_heap::PeekMut::pop(top);
             }
         }
     }
 
-    pub(super) fn next_queued(&mut self) -> Option<Job> {
+    pub(super) fn next_queued(&mut self, kind: Kind) -> Option<Job> {
         loop {
-            let job = self.queue.pop_front()?;
+            let job = self.queue.of_mut(kind).pop_front()?;
             if !job.completion.is_abandoned() {
                 return Some(job);
             }
@@ -137,12 +184,12 @@ impl State {
         }
     }
 
-    pub(super) fn freest(&self) -> Option<usize> {
+    pub(super) fn freest(&self, kind: Kind) -> Option<usize> {
         self.workers
             .iter()
             .enumerate()
-            .filter(|(_, e)| e.alive() && e.load.room() > 0)
-            .min_by_key(|(_, e)| e.load.pressure())
+            .filter(|(_, e)| e.alive() && e.load.room(kind) > 0)
+            .min_by_key(|(_, e)| e.load.pressure(kind))
             .map(|(index, _)| index)
     }
 
@@ -203,7 +250,9 @@ impl State {
             ));
         };
         let worked = !matches!(done.outcome, Outcome::TakenBack);
-        entry.load.returned(outstanding.bytes, worked);
+        entry
+            .load
+            .returned(outstanding.kind, outstanding.bytes, worked);
         entry.returning -= u32::from(outstanding.taking_back);
         let (node, key, link) = (entry.node, entry.key, &entry.link);
         let mut requeue = None;
@@ -296,7 +345,7 @@ impl State {
             let Some(mut job) = outstanding.job else {
                 continue;
             };
-            let started = outstanding.asynchronous || begun.contains(&task);
+            let started = outstanding.kind == Kind::Asynchronous || begun.contains(&task);
             let left = job.retries.checked_sub(u32::from(started));
             if let Some(left) = left.filter(|_| job.again && !outstanding.pinned) {
                 job.retries = left;
@@ -320,7 +369,7 @@ impl State {
 
     /// Takes unstarted work back from loaded workers when others have nothing to do.
     pub(super) fn take_back(&mut self, now: Instant, effects: &mut Effects) {
-        if self.eager > 0 || !self.queue.is_empty() {
+        if self.eager > 0 || !self.queue.of(Kind::Blocking).is_empty() {
             return;
         }
         let idle = self.alive().filter(|e| e.load.is_idle()).count();

@@ -8,6 +8,7 @@ use cc_core::limits;
 use slab::Slab;
 
 use super::Job;
+use crate::balance::Kind;
 use crate::completion::{CallState, Completion};
 
 /// Bits of an id that are the place in the table; the others tell uses of a place apart, so
@@ -28,7 +29,7 @@ pub(super) struct Outstanding {
     pub(super) give_up: Option<Instant>,
     /// Counted in the pool's `watched`.
     pub(super) watched: bool,
-    pub(super) asynchronous: bool,
+    pub(super) kind: Kind,
     pub(super) pinned: bool,
 }
 
@@ -63,7 +64,7 @@ impl Tasks {
     pub(super) fn insert(&mut self, outstanding: Outstanding) {
         let id = self.next_id();
         self.uses = self.uses.wrapping_add(1);
-        if !outstanding.asynchronous {
+        if outstanding.kind == Kind::Blocking {
             self.order.push_back(id);
         }
         self.table.insert((id, outstanding));
