@@ -274,8 +274,10 @@ pub fn hog(bytes: u64) -> u64 {
 /// Never returns when the number is that one.
 #[remote]
 pub fn stuck_at(n: u64, at: u64) -> u64 {
-    while n == at {
-        std::thread::sleep(Duration::from_secs(1));
+    if n == at {
+        loop {
+            std::thread::sleep(Duration::from_secs(1));
+        }
     }
     n
 }

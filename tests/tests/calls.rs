@@ -283,6 +283,9 @@ async fn ten_thousand_sleepers() -> anyhow::Result<()> {
         .collect()
         .await?;
     assert_eq!(dozed.len(), 10_000);
+    // Nor does it matter when each of them wakes up.
+    let uneven = cluster.map(0..2_000u64, |n| doze::task(50 + n * 37 % 100));
+    assert_eq!(uneven.collect().await?.len(), 2_000);
     let took = start.elapsed();
     assert!(took < Duration::from_secs(15), "{took:?}");
     cluster.terminate().await?;
