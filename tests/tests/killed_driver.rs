@@ -105,6 +105,38 @@ async fn killed_while_it_terminates() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
+async fn ended_by_another_process_while_it_deploys() -> anyhow::Result<()> {
+    let site = Site::new(DRIVER);
+    let mut deploying = DriverProcess::start(DRIVER, &site).await?;
+    let other = site.driver();
+    for pause in [0, 50, 150, 300] {
+        deploying.tell("deploy 2 1 600").await?;
+        let started = Instant::now();
+        let handle = loop {
+            if let Some((handle, _)) = other.clusters()?.first() {
+                break *handle;
+            }
+            assert!(started.elapsed() < LONG, "there is no cluster");
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        };
+        tokio::time::sleep(Duration::from_millis(pause)).await;
+        // Either may be in the other's way; what counts is that nothing is left by both.
+        let terminated = other.terminate(handle).await;
+        let deployed = deploying.hear().await;
+        let left = clear_up(&site).await?;
+        assert!(
+            left.is_empty() || terminated.is_err(),
+            "{terminated:?}, {deployed:?}"
+        );
+        while !agents_of(&[handle]).is_empty() {
+            assert!(started.elapsed() < LONG, "{terminated:?}, {deployed:?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn agents_end_by_themselves_when_their_lease_runs_out() -> anyhow::Result<()> {
     let site = Site::new(DRIVER);
     let mut driver = DriverProcess::start(DRIVER, &site).await?;
