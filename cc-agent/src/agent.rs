@@ -27,6 +27,7 @@ use crate::lease::{self, Lease};
 use crate::session;
 use crate::status;
 use crate::store::Store;
+use crate::supervise::spawn::childless;
 use crate::supervise::{Supervisor, SupervisorSettings};
 use crate::transfer::TransferNode;
 
@@ -414,6 +415,10 @@ pub(crate) async fn run(agent: Rc<Agent>, endpoint: quinn::Endpoint, mut signals
     })
     .await;
     sessions.abort_all();
+    // Commands ended with their sessions, or are being ended by their guards.
+    if timeout(STOP_WAIT, childless()).await.is_err() {
+        tracing::error!("some commands did not end in time");
+    }
     endpoint.close(session::CLOSE_ORDERLY, b"the agent has ended");
     let _ = timeout(CLOSE_WAIT, endpoint.wait_idle()).await;
     0

@@ -1,13 +1,13 @@
 //! Commands on the node, for `exec`: a program with its input and output on a stream, with or
 //! without a terminal.
 //!
-//! A command has a session of its own, and nothing of that session outlives it: neither
-//! when the command ends nor when whoever ordered it is gone. (A process that made itself another
-//! session is not found.) Back-pressure reaches from the client's reading to the command's writing.
+//! A command has a session of its own, and a guard, which leaves nothing of it behind: neither
+//! when the command ends, nor when whoever ordered it is gone, nor when this agent is killed.
+//! Back-pressure reaches from the client's reading to the command's writing.
 
 use std::io;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use cc_core::death::Cause;
 use cc_core::limits;
@@ -17,6 +17,7 @@ use cc_core::wire::stream::{Exec, ExecFrame};
 use quinn::{RecvStream, SendStream, VarInt};
 use rustix::process::Signal;
 use tokio::net::unix::pipe;
+use tokio::process::Command;
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
@@ -25,8 +26,10 @@ mod terminal;
 #[cfg(test)]
 mod tests;
 
-use job::Job;
+use job::{End, Job};
 use terminal::{Terminal, Window};
+
+use crate::supervise::spawn;
 
 /// Output bytes in one frame.
 const PIECE: usize = 64 * 1024;
@@ -41,7 +44,7 @@ const END_OF_INPUT: &[u8] = &[4];
 /// Serves an exec stream to its end. Dropping the future ends the command.
 pub(crate) async fn serve_exec(base: &Path, exec: Exec, mut send: SendStream, recv: RecvStream) {
     match start(base, &exec) {
-        Ok(running) => run(running, send, recv).await,
+        Ok((program, running)) => run(program, running, send, recv).await,
         Err(why) => {
             let failed = ExecFrame::Failed(why);
             let write = framed::write_value(&mut send, &failed);
@@ -53,6 +56,7 @@ pub(crate) async fn serve_exec(base: &Path, exec: Exec, mut send: SendStream, re
 
 struct Running {
     job: Job,
+    end: End,
     input: Input,
     output: Output,
     /// A terminal has none.
@@ -100,7 +104,8 @@ impl Output {
     }
 }
 
-fn start(base: &Path, exec: &Exec) -> Result<Running, String> {
+/// Gives the program's name, too.
+fn start<'a>(base: &Path, exec: &'a Exec) -> Result<(&'a str, Running), String> {
     let (program, arguments) = exec
         .argv
         .split_first()
@@ -123,16 +128,20 @@ fn start(base: &Path, exec: &Exec) -> Result<Running, String> {
     {
         return Err("starting: an environment variable's name is empty or has a `=`".to_owned());
     }
-    let mut command = Command::new(program);
-    command
-        .args(arguments)
-        .envs(exec.env.iter().map(|(name, value)| (name, value)))
-        .current_dir(directory);
+    let mut command = spawn::guarded(program.as_ref(), arguments, &directory);
+    for (name, value) in &exec.env {
+        spawn::set(&mut command, name, value);
+    }
     let started = match exec.terminal {
         Some((columns, rows)) => on_terminal(command, columns, rows),
         None => on_pipes(command),
     };
-    started.map_err(|e| format!("starting {program}: {e}"))
+    let running = started.map_err(|e| not_started(program, e))?;
+    Ok((program, running))
+}
+
+fn not_started(program: &str, why: impl std::fmt::Display) -> String {
+    format!("starting {program}: {why}")
 }
 
 fn on_pipes(mut command: Command) -> io::Result<Running> {
@@ -140,10 +149,11 @@ fn on_pipes(mut command: Command) -> io::Result<Running> {
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
-    let mut job = Job::start(command, false)?;
-    let (input, output, error) = job.pipes()?;
+    let (job, mut end) = Job::start(command, false)?;
+    let (input, output, error) = end.pipes()?;
     Ok(Running {
         job,
+        end,
         input: Input::Pipe(pipe::Sender::from_owned_fd(input)?),
         output: Output::Pipe(pipe::Receiver::from_owned_fd(output)?),
         error: Some(Output::Pipe(pipe::Receiver::from_owned_fd(error)?)),
@@ -159,8 +169,10 @@ fn on_terminal(mut command: Command, columns: u16, rows: u16) -> io::Result<Runn
         .stdin(theirs.try_clone()?)
         .stdout(theirs.try_clone()?)
         .stderr(theirs);
+    let (job, end) = Job::start(command, true)?;
     Ok(Running {
-        job: Job::start(command, true)?,
+        job,
+        end,
         input: Input::Terminal(terminal.clone()),
         output: Output::Terminal(terminal),
         error: None,
@@ -168,9 +180,10 @@ fn on_terminal(mut command: Command, columns: u16, rows: u16) -> io::Result<Runn
     })
 }
 
-async fn run(running: Running, mut send: SendStream, mut recv: RecvStream) {
+async fn run(program: &str, running: Running, mut send: SendStream, mut recv: RecvStream) {
     let Running {
         job,
+        end,
         mut input,
         output,
         error,
@@ -190,17 +203,18 @@ async fn run(running: Running, mut send: SendStream, mut recv: RecvStream) {
         }
     };
     let life = async {
-        let cause = match job.ended().await {
-            Ok(cause) => cause,
-            Err(error) => Cause::NotStarted(format!("waiting for the command: {error}")),
-        };
-        // Whoever still has the pipes open is gone now, or escaped.
+        let cause = end.wait().await;
+        // Whoever still has the pipes open is gone now, or cannot be killed.
         over.send_replace(true);
         cause
     };
     let all = async move {
         let ((), cause) = tokio::join!(outputs, life);
-        let _ = frames.send(ExecFrame::Ended(cause)).await;
+        let last = match cause {
+            Cause::NotStarted(why) => ExecFrame::Failed(not_started(program, why)),
+            cause => ExecFrame::Ended(cause),
+        };
+        let _ = frames.send(last).await;
     };
     let write = async {
         while let Some(frame) = queue.recv().await {

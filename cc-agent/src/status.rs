@@ -72,14 +72,25 @@ mod tests {
     #[test]
     fn the_machine_is_plausible() {
         let machine = machine();
-        assert!(machine.cores >= 1 && machine.memory > 1 << 20, "{machine:?}");
+        assert!(
+            machine.cores >= 1 && machine.memory > 1 << 20,
+            "{machine:?}"
+        );
         assert!(start_ticks().unwrap() > 0);
     }
 
     #[test]
     fn memory_and_stat_lines_are_read_and_nonsense_is_not() {
-        assert_eq!(memory_total("MemTotal:   16 kB\nMemFree: 1 kB"), Some(16 << 10));
-        for wrong in ["", "MemTotal:", "MemTotal: x kB", "MemTotal: 99999999999999999999 kB"] {
+        assert_eq!(
+            memory_total("MemTotal:   16 kB\nMemFree: 1 kB"),
+            Some(16 << 10)
+        );
+        for wrong in [
+            "",
+            "MemTotal:",
+            "MemTotal: x kB",
+            "MemTotal: 99999999999999999999 kB",
+        ] {
             assert_eq!(memory_total(wrong), None, "{wrong}");
         }
         assert_eq!(stat_fields("7 (a ) b) R 1 2").unwrap(), ["R", "1", "2"]);

@@ -1,4 +1,6 @@
 use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::time::{Duration, Instant};
 
 use cc_core::death::Cause;
@@ -105,13 +107,14 @@ async fn output_error_and_status_come_back() {
     let (.., last) = collect(&mut session).await;
     assert_eq!(last, ExecFrame::Ended(Cause::Signalled(9)));
 
+    // Nothing of its guard's: descriptors (ls reads a folder), variables.
     let directory = Some("/".to_owned());
     let exec = Exec {
         directory,
-        ..shell("pwd")
+        ..shell("env | grep -E 'CC_(GUARD|ROLE)'; ls /proc/self/fd | wc -l; pwd")
     };
     let mut session = client::exec(&bench.connection, exec).await.unwrap();
-    assert_eq!(collect(&mut session).await.0, "/\n");
+    assert_eq!(collect(&mut session).await.0, "4\n/\n");
 }
 
 #[tokio::test]
@@ -179,6 +182,79 @@ async fn nothing_outlives_the_command() {
     assert!(!alive(&pid));
 }
 
+/// Detaches a process in every way a shell knows, and tells its pid.
+const DETACHED: &str =
+    "(trap '' HUP TERM; setsid sh -c 'echo $$; exec sleep 600' < /dev/null 2>&0 &);";
+
+#[tokio::test]
+async fn not_even_what_left_the_session_outlives_the_command() {
+    let bench = Bench::new().await;
+    for terminal in [None, Some((80, 24))] {
+        let script = format!("{DETACHED} read line; exit 6");
+        let mut session = bench.start(&script, terminal).await;
+        let pid = first_line(&mut session).await;
+        assert!(alive(&pid));
+        let line = ExecFrame::Input(b"go on\n".to_vec());
+        session.send(line).await.unwrap();
+        let (.., last) = collect(&mut session).await;
+        assert_eq!(last, ended(6));
+        assert!(!alive(&pid));
+    }
+}
+
+#[tokio::test]
+async fn nor_its_client() {
+    let bench = Bench::new().await;
+    for terminal in [None, Some((80, 24))] {
+        let script = format!("{DETACHED} trap '' HUP TERM; sleep 600");
+        let mut session = bench.start(&script, terminal).await;
+        let pid = first_line(&mut session).await;
+        assert!(alive(&pid));
+        drop(session);
+        gone(&pid).await;
+    }
+}
+
+#[tokio::test]
+async fn nor_its_guard() {
+    let bench = Bench::new().await;
+    // Lets the agent's process be the parent of orphans, as an agent is.
+    nix::sys::prctl::set_child_subreaper(true).unwrap();
+    let script = format!("{DETACHED} read line; kill -9 $PPID; sleep 600");
+    let mut session = bench.start(&script, None).await;
+    let pid = first_line(&mut session).await;
+    let line = ExecFrame::Input(b"\n".to_vec());
+    session.send(line).await.unwrap();
+    let (.., last) = collect(&mut session).await;
+    assert_eq!(last, ExecFrame::Ended(Cause::Signalled(9)));
+    assert!(!alive(&pid));
+}
+
+/// Kernels differ in whether they refuse a file that is open for writing; none of them may fail.
+#[tokio::test]
+async fn a_program_that_is_still_written_is_waited_for() {
+    let bench = Bench::new().await;
+    let program = bench.agent.node.base.join("program");
+    for terminal in [None, Some((80, 24))] {
+        let mut file = fs::File::create(&program).unwrap();
+        file.write_all(b"#!/bin/sh\ntest ! -t 0 || : > /dev/tty; echo ran\n")
+            .unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        let exec = Exec {
+            argv: vec!["./program".to_owned()],
+            terminal,
+            ..shell("")
+        };
+        let mut session = client::exec(&bench.connection, exec).await.unwrap();
+        let writer = async {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            drop(file);
+        };
+        let ((), (output, _, last)) = tokio::join!(writer, collect(&mut session));
+        assert_eq!((output.trim(), last), ("ran", ended(0)));
+    }
+}
+
 #[tokio::test]
 async fn the_command_ends_with_its_client() {
     let bench = Bench::new().await;
@@ -229,8 +305,29 @@ async fn a_terminal_has_a_size_and_an_end() {
 }
 
 #[tokio::test]
+async fn keys_reach_the_command_as_signals() {
+    let bench = Bench::new().await;
+    let script = "trap 'echo got > /dev/tty; exit 4' INT; echo ready; while :; do sleep 60; done";
+    let mut session = bench.start(script, Some((80, 24))).await;
+    assert_eq!(first_line(&mut session).await, "ready");
+    let control_c = ExecFrame::Input(vec![3]);
+    session.send(control_c).await.unwrap();
+    let (output, _, last) = collect(&mut session).await;
+    assert!(output.contains("got"), "{output}");
+    assert_eq!(last, ended(4));
+}
+
+#[tokio::test]
 async fn what_cannot_start_is_said() {
     let bench = Bench::new().await;
+    let file = |name: &str, mode: u32, content: &[u8]| {
+        let path = bench.agent.node.base.join(name);
+        fs::write(&path, content).unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    file("plain", 0o644, b"#!/bin/sh\n");
+    file("script", 0o755, b"#!/no/such/shell\n");
+    file("text", 0o755, b"exit 0\n");
     let none = |argv: &[&str], directory: Option<&str>, name: &str| Exec {
         argv: argv.iter().map(|&a| a.to_owned()).collect(),
         env: vec![(name.to_owned(), "value".to_owned())],
@@ -243,6 +340,19 @@ async fn what_cannot_start_is_said() {
             none(&["/no/such"], None, "X"),
             "starting /no/such: No such file",
         ),
+        (
+            none(&["no-such"], None, "X"),
+            "starting no-such: No such file",
+        ),
+        // Only looked up in the search path.
+        (none(&["text"], None, "X"), "starting text: No such file"),
+        (
+            none(&["./plain"], None, "X"),
+            "starting ./plain: Permission denied",
+        ),
+        (none(&["/"], None, "X"), "starting /: Permission denied"),
+        (none(&["./script"], None, "X"), "/no/such/shell is missing"),
+        (none(&["./text"], None, "X"), "neither an ELF"),
         (none(&["sh"], Some("missing"), "X"), "missing: No such file"),
         (
             none(&["sh"], Some("/dev/null"), "X"),

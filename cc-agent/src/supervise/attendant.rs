@@ -15,7 +15,6 @@ use cc_core::wire::control::{LogSource, WorkerStatus};
 use cc_core::wire::local::{FromWorker, GuardReport, ToWorker};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::process::Child;
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -24,7 +23,7 @@ use super::evidence::Baseline;
 use super::logs::{Splitter, Tail};
 use super::process::{self, Process};
 use super::socket::{ControlSocket, Parcel};
-use super::{Supervisor, lock};
+use super::{Supervisor, lock, spawn};
 
 /// What became of a start.
 pub(super) type Started = Result<WorkerKey, Death>;
@@ -215,24 +214,9 @@ pub(super) async fn attend(
     let was_ready = watch.started.is_none();
     let (verdict, baseline, started) = (watch.verdict, watch.baseline, watch.started);
 
-    let ended = end_of_guard(guard, report.is_some()).await;
-    if report.as_ref().is_none_or(|report| report.left > 0) {
-        tracing::warn!(
-            "worker in {}: its guard {guard_pid} {}",
-            worker.key,
-            report.as_ref().map_or_else(
-                || format!("ended without a report ({ended})"),
-                |report| format!("could not kill {} processes", report.left)
-            )
-        );
-        let left = process::sweep(guard_pid, worker.key).await;
-        if left > 0 {
-            tracing::error!(
-                "worker in {}: {left} processes of it cannot be killed",
-                worker.key
-            );
-        }
-    }
+    let what = format!("worker in {}", worker.key);
+    let mark = process::mark(worker.key);
+    spawn::clear_up(guard, report.as_ref(), &what, &mark).await;
     // The pipes have ended unless something could not be killed.
     let drained = async { while pumps.join_next().await.is_some() {} };
     let _ = timeout(limits::STOP_GRACE, drained).await;
@@ -298,7 +282,7 @@ impl Watch<'_> {
         let worker = self.worker;
         let mut order = worker.order.subscribe();
         order.mark_changed();
-        let mut report = std::pin::pin!(read_report(guard));
+        let mut report = std::pin::pin!(spawn::read_report(guard));
         loop {
             let deadline = self.deadline;
             tokio::select! {
@@ -405,30 +389,6 @@ impl Watch<'_> {
                 );
             }
         }
-    }
-}
-
-/// Reads what the guard says at its end; `None` if it ends without.
-async fn read_report(guard: OwnedReadHalf) -> Option<GuardReport> {
-    let mut json = Vec::new();
-    // A guard that was killed may have left an incomplete one.
-    let _ = guard
-        .take(limits::LOCAL_FRAME as u64)
-        .read_to_end(&mut json)
-        .await;
-    serde_json::from_slice(&json).ok()
-}
-
-/// Waits for a guard that has closed its socket.
-async fn end_of_guard(mut guard: Child, reported: bool) -> String {
-    if !reported {
-        // It may have closed its socket and live on; without it, it is of no use.
-        let _ = guard.start_kill();
-    }
-    match timeout(limits::STOP_GRACE, guard.wait()).await {
-        Ok(Ok(status)) => status.to_string(),
-        Ok(Err(error)) => error.to_string(),
-        Err(_) => "still there".to_owned(),
     }
 }
 

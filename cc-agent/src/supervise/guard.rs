@@ -8,9 +8,13 @@
 //! *thread* that forked ends, and only a process without other threads may do as it likes
 //! between fork and exec.
 //!
-//! Its socket is descriptor 3. Nothing is read there but the end, which means "kill it". Before
-//! it exits it writes one [`GuardReport`] there. Its arguments are the program and the program's arguments, its
+//! Its socket is descriptor 3. What is read there are signals for the program's process group,
+//! a byte each, and the end, which means "end it". Before it exits it writes one
+//! [`GuardReport`] there. Its arguments are the program and the program's arguments, its
 //! environment is the program's but for the variables named here.
+//!
+//! A worker is killed when it is to end. A command of somebody's, marked by [`COMMAND`], has
+//! a session of its own, with a terminal if it is to have one, and some time after SIGHUP.
 
 use std::collections::{BTreeSet, HashSet};
 use std::ffi::{CString, OsStr, OsString};
@@ -47,7 +51,12 @@ pub(super) const MEMORY: &str = "CC_GUARD_MEMORY";
 /// `LD_PRELOAD`.
 pub(super) const SET: &str = "CC_GUARD_SET_";
 
-/// How often a program is started again that somebody still writes: a process that is about
+/// Makes the program a command. [`TERMINAL`] as its value makes standard input its terminal.
+pub(crate) const COMMAND: &str = "CC_GUARD_COMMAND";
+/// See [`COMMAND`].
+pub(crate) const TERMINAL: &str = "terminal";
+
+/// How often the start of a program that somebody still writes is tried: a process that is about
 /// to exec may hold the file open for writing for a moment.
 const BUSY_TRIES: u32 = 100;
 const BUSY_PAUSE: Duration = Duration::from_millis(10);
@@ -103,7 +112,7 @@ fn guard(agent: &UnixStream) -> Result<GuardReport, String> {
     // not when the guard is.
     release_stdio();
 
-    let (cause, peak_memory) = attend(agent, &ended, pid);
+    let (cause, peak_memory) = attend(agent, &ended, pid, program.command.is_some());
     let (killed, left) = kill_descendants(&ended);
     Ok(GuardReport {
         cause,
@@ -136,6 +145,15 @@ struct Program {
     arguments: Vec<CString>,
     environment: Vec<CString>,
     memory: Option<u64>,
+    /// Whether it is a command, and what kind of.
+    command: Option<Command>,
+}
+
+/// What a command has besides a session.
+#[derive(Clone, Copy, PartialEq)]
+enum Command {
+    Pipes,
+    Terminal,
 }
 
 impl Program {
@@ -151,6 +169,13 @@ impl Program {
             ),
             Err(_) => None,
         };
+        let command = std::env::var_os(COMMAND).map(|kind| {
+            if kind == TERMINAL {
+                Command::Terminal
+            } else {
+                Command::Pipes
+            }
+        });
         let environment = environment(std::env::vars_os());
         let search = environment
             .iter()
@@ -164,14 +189,22 @@ impl Program {
         let c_string = |text: OsString| {
             CString::new(text.into_vec()).map_err(|_| "a zero byte in an argument".to_owned())
         };
+        let path = find(&program, search.as_deref()).map_err(|error| match command {
+            Some(_) => std::io::Error::from(error).to_string(),
+            None => format!(
+                "cannot run {}: nothing of this name in the search path can be run",
+                program.display()
+            ),
+        })?;
         Ok(Self {
-            path: find(&program, search.as_deref()),
+            path,
             arguments: std::iter::once(name)
                 .chain(arguments)
                 .map(c_string)
                 .collect::<Result<_, _>>()?,
             environment: variables.map(c_string).collect::<Result<_, _>>()?,
             memory,
+            command,
         })
     }
 
@@ -179,18 +212,13 @@ impl Program {
     fn start(&self) -> Result<Pid, String> {
         let path = CString::new(self.path.as_os_str().as_bytes())
             .map_err(|_| "a zero byte in the program's path".to_owned())?;
-        for _ in 0..BUSY_TRIES {
-            match self.try_start(&path) {
-                Ok(pid) => return Ok(pid),
-                Err(("exec", Errno::ETXTBSY)) => std::thread::sleep(BUSY_PAUSE),
-                Err(("exec", error)) => return Err(explain::refusal(&self.path, error)),
-                Err((phase, error)) => {
-                    let path = self.path.display();
-                    return Err(format!("cannot start {path}: {phase}: {error}"));
-                }
+        self.try_start(&path).map_err(|failure| match failure {
+            ("exec", error) => refusal(&self.path, error, self.command),
+            (phase, error) => {
+                let path = self.path.display();
+                format!("cannot start {path}: {phase}: {error}")
             }
-        }
-        Err(explain::refusal(&self.path, Errno::ETXTBSY))
+        })
     }
 
     /// Forks and execs. Not `std::process::Command`: that runs what the kernel cannot as a
@@ -219,7 +247,7 @@ impl Program {
                     return Ok(child);
                 };
                 let _ = nix::sys::wait::waitpid(child, None);
-                let phase = ["exec", "memory limit", "parent"]
+                let phase = ["exec", "memory limit", "parent", "terminal"]
                     .into_iter()
                     .find(|name| name.as_bytes() == phase);
                 let error = Errno::from_raw(i32::from_le_bytes(*error));
@@ -243,7 +271,15 @@ impl Program {
             return Err(("parent", Errno::ESRCH));
         }
         // A program that signals its own group must not hit the guard.
-        let _ = setpgid(Pid::from_raw(0), Pid::from_raw(0));
+        match self.command {
+            None => drop(setpgid(Pid::from_raw(0), Pid::from_raw(0))),
+            Some(_) => drop(setsid()),
+        }
+        if self.command == Some(Command::Terminal) {
+            // SAFETY: takes numbers only.
+            let taken = unsafe { libc::ioctl(libc::STDIN_FILENO, libc::TIOCSCTTY, 0) };
+            Errno::result(taken).map_err(|error| ("terminal", error))?;
+        }
         // What the agent's starter has left open is not the program's, and kept open by it
         // somebody might wait for its end. Older kernels cannot, which is as it was.
         // SAFETY: marks descriptors that this process, which is about to exec, does not need.
@@ -259,7 +295,26 @@ impl Program {
             setrlimit(Resource::RLIMIT_AS, bytes, bytes)
                 .map_err(|error| ("memory limit", error))?;
         }
-        execve(path, &self.arguments, &self.environment).map_err(|error| ("exec", error))
+        let mut tries = 1;
+        // In this process and not in another one: a terminal is of no use any more when
+        // the first that had it has ended.
+        loop {
+            match execve(path, &self.arguments, &self.environment) {
+                Err(Errno::ETXTBSY) if tries < BUSY_TRIES => std::thread::sleep(BUSY_PAUSE),
+                refused => return refused.map_err(|error| ("exec", error)),
+            }
+            tries += 1;
+        }
+    }
+}
+
+/// Why a program cannot be run. Of a command in the system's words, which its user knows, unless
+/// they do not say it.
+fn refusal(path: &Path, error: Errno, command: Option<Command>) -> String {
+    let misleading = error == Errno::ENOEXEC || (error == Errno::ENOENT && path.exists());
+    match command {
+        Some(_) if !misleading => std::io::Error::from(error).to_string(),
+        _ => explain::refusal(path, error),
     }
 }
 
@@ -281,20 +336,42 @@ fn environment(own: impl Iterator<Item = (OsString, OsString)>) -> Vec<(OsString
 }
 
 /// Where a program is: a name without a slash is looked up in the search path.
-fn find(program: &OsStr, search: Option<&OsStr>) -> PathBuf {
+fn find(program: &OsStr, search: Option<&OsStr>) -> Result<PathBuf, Errno> {
     if program.as_bytes().contains(&b'/') {
-        return program.into();
+        return Ok(program.into());
     }
-    std::env::split_paths(search.unwrap_or(OsStr::new("/usr/local/bin:/usr/bin:/bin")))
-        .map(|directory| directory.join(program))
-        .find(|path| nix::unistd::access(path, nix::unistd::AccessFlags::X_OK).is_ok())
-        .unwrap_or_else(|| Path::new(program).to_owned())
+    let search = search.unwrap_or(OsStr::new("/usr/local/bin:/usr/bin:/bin"));
+    let mut error = Errno::ENOENT;
+    for directory in std::env::split_paths(search) {
+        let path = directory.join(program);
+        if path.is_file() {
+            match nix::unistd::access(&path, nix::unistd::AccessFlags::X_OK) {
+                Ok(()) => return Ok(path),
+                Err(refused) => error = refused,
+            }
+        }
+    }
+    Err(error)
+}
+
+/// How far a program is on its way to its end.
+enum Stage {
+    Runs,
+    /// It was asked to end, and is killed at this time.
+    Asked(Instant),
+    /// It was killed, and is given up at this time.
+    Killed(Instant),
 }
 
 /// Waits for the program's end, and brings it about when the agent says so or is gone. There
 /// is no deadline before that: a program may run for ever.
-fn attend(agent: &UnixStream, ended: &SignalFd, program: Pid) -> (Cause, Option<u64>) {
-    let mut give_up: Option<Instant> = None;
+fn attend(
+    agent: &UnixStream,
+    ended: &SignalFd,
+    program: Pid,
+    polite: bool,
+) -> (Cause, Option<u64>) {
+    let mut stage = Stage::Runs;
     loop {
         loop {
             match reap() {
@@ -306,23 +383,53 @@ fn attend(agent: &UnixStream, ended: &SignalFd, program: Pid) -> (Cause, Option<
                 }
             }
         }
-        if give_up.is_some_and(|at| at <= Instant::now()) {
-            let wait = limits::KILL_WAIT.as_secs();
-            let why = format!("still there {wait} s after SIGKILL (stuck in the kernel)");
-            return (Cause::Stopped(why), None);
+        let until = match stage {
+            Stage::Runs => None,
+            Stage::Asked(until) | Stage::Killed(until) => Some(until),
+        };
+        if until.is_some_and(|until| until <= Instant::now()) {
+            if let Stage::Killed(_) = stage {
+                let wait = limits::KILL_WAIT.as_secs();
+                let why = format!("still there {wait} s after SIGKILL (stuck in the kernel)");
+                return (Cause::Stopped(why), None);
+            }
+            stage = killed(program);
+            continue;
         }
-        let heed = give_up.is_none().then(|| agent.as_fd());
-        if wait_for(ended, heed, give_up) && is_over(agent) {
-            let _ = kill(program, Signal::SIGKILL);
-            give_up = Some(Instant::now() + limits::KILL_WAIT);
+        let heed = until.is_none().then(|| agent.as_fd());
+        if wait_for(ended, heed, until) && is_over(agent, program) {
+            stage = if polite {
+                signal_group(program, libc::SIGHUP);
+                Stage::Asked(Instant::now() + limits::STOP_GRACE)
+            } else {
+                killed(program)
+            };
         }
     }
 }
 
-/// Whether the agent has ended its side of the socket.
-fn is_over(mut agent: &UnixStream) -> bool {
-    match agent.read(&mut [0; 64]) {
-        Ok(count) => count == 0,
+fn killed(program: Pid) -> Stage {
+    let _ = kill(program, Signal::SIGKILL);
+    Stage::Killed(Instant::now() + limits::KILL_WAIT)
+}
+
+/// Signals the program's process group. Only until it has been waited for: its number is the
+/// group's.
+fn signal_group(program: Pid, number: i32) {
+    // SAFETY: takes numbers only. Not all signals have names.
+    let _ = unsafe { libc::kill(-program.as_raw(), number) };
+}
+
+/// Whether the agent has ended its side of the socket. Passes the signals on that it sent.
+fn is_over(mut agent: &UnixStream, program: Pid) -> bool {
+    let mut signals = [0; 64];
+    match agent.read(&mut signals) {
+        Ok(count) => {
+            for number in &signals[..count] {
+                signal_group(program, i32::from(*number));
+            }
+            count == 0
+        }
         Err(error) => error.kind() != std::io::ErrorKind::Interrupted,
     }
 }
@@ -414,8 +521,9 @@ fn cause(status: i32) -> Cause {
 /// async-signal-safe.
 ///
 /// Both must be above [`WORKER_FD`].
-pub(super) fn place(agent: RawFd, control: RawFd) -> std::io::Result<()> {
-    for (from, to) in [(agent, GUARD_FD), (control, WORKER_FD)] {
+pub(super) fn place(agent: RawFd, control: Option<RawFd>) -> std::io::Result<()> {
+    for (from, to) in [(Some(agent), GUARD_FD), (control, WORKER_FD)] {
+        let Some(from) = from else { continue };
         // SAFETY: the child that this runs in has no use for what was at these numbers.
         if unsafe { libc::dup2(from, to) } < 0 {
             return Err(std::io::Error::last_os_error());
@@ -467,12 +575,14 @@ mod tests {
 
     #[test]
     fn programs_are_looked_up_as_a_shell_does() {
-        assert_eq!(find(OsStr::new("a/b"), None), Path::new("a/b"));
-        let search = OsStr::new("/nowhere:/bin");
-        assert_eq!(find(OsStr::new("sh"), Some(search)), Path::new("/bin/sh"));
-        assert_eq!(
-            find(OsStr::new("no-such"), Some(search)),
-            Path::new("no-such")
-        );
+        let find = |program: &str, search: Option<&str>| {
+            super::find(OsStr::new(program), search.map(OsStr::new))
+        };
+        let search = Some("/nowhere:/bin");
+        assert_eq!(find("a/b", None), Ok("a/b".into()));
+        assert_eq!(find("sh", search), Ok("/bin/sh".into()));
+        assert_eq!(find("no-such", search), Err(Errno::ENOENT));
+        assert_eq!(find("", search), Err(Errno::ENOENT));
+        assert_eq!(find("passwd", Some("/etc")), Err(Errno::EACCES));
     }
 }

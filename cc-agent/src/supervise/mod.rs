@@ -13,6 +13,7 @@ mod guard;
 mod logs;
 mod process;
 mod socket;
+pub(crate) mod spawn;
 mod subscription;
 #[cfg(test)]
 mod tests;
@@ -36,7 +37,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 
 use self::attendant::{Started, Worker};
-pub(crate) use self::guard::guard_main;
+pub(crate) use self::guard::{COMMAND, TERMINAL, guard_main};
 pub(crate) use self::socket::ControlSocket;
 pub(crate) use self::subscription::Subscription;
 use crate::store::Store;

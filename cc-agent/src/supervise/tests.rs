@@ -102,7 +102,7 @@ fn remains(worker: WorkerKey) -> Vec<i32> {
     let mark = process::mark(worker);
     let pids = fs::read_dir("/proc").unwrap();
     let pids = pids.filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());
-    pids.filter(|pid| family::has_environment(*pid, process::MARK, &mark))
+    pids.filter(|pid| family::has_environment(*pid, spawn::MARK, &mark))
         .collect()
 }
 

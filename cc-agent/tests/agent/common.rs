@@ -254,3 +254,14 @@ pub(crate) async fn closed(connection: &Connection) -> (u64, String) {
         other => panic!("not closed by the agent: {other:?}"),
     }
 }
+
+/// Waits for the end of a process that is not a child of this one.
+pub(crate) async fn gone(pid: u32) {
+    let stat = format!("/proc/{pid}/stat");
+    let ends = async {
+        while std::fs::read_to_string(&stat).is_ok_and(|s| !s.contains(") Z ")) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(LONG, ends).await.expect("the process ends");
+}

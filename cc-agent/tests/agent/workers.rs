@@ -2,9 +2,7 @@
 //! leaves nothing behind when it or its agent ends. The worker's program is the agent's own
 //! executable, which contains the runtime and no functions.
 
-use std::time::Duration;
-
-use crate::common::{Client, Cluster, LONG};
+use crate::common::{Client, Cluster, LONG, gone};
 use cc_core::death::Cause;
 use cc_core::ids::{WorkerId, WorkerKey};
 use cc_core::net::framed;
@@ -45,17 +43,6 @@ fn lane(worker: WorkerKey) -> StreamHeader {
         worker,
         id: WorkerId(2),
     }
-}
-
-/// Waits for the end of a process that is not a child of this one.
-async fn gone(pid: u32) {
-    let stat = format!("/proc/{pid}/stat");
-    let ends = async {
-        while std::fs::read_to_string(&stat).is_ok_and(|s| !s.contains(") Z ")) {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    timeout(LONG, ends).await.expect("the process ends");
 }
 
 #[tokio::test]
