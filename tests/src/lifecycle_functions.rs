@@ -7,13 +7,13 @@ use cc_driver::prelude::*;
 
 /// Writes a file, relative to the worker's working directory.
 #[remote]
-pub fn write_file(path: String, text: String) -> Result<(), Failure> {
+pub fn write_text(path: String, text: String) -> Result<(), Failure> {
     Ok(std::fs::write(path, text)?)
 }
 
 /// Reads a file.
 #[remote]
-pub fn read_file(path: String) -> Result<String, Failure> {
+pub fn read_text(path: String) -> Result<String, Failure> {
     Ok(std::fs::read_to_string(path)?)
 }
 

@@ -12,6 +12,7 @@ const DRIVER: &str = env!("CARGO_BIN_EXE_cc-test-driver");
 /// Moments of a deployment at which the driver is killed.
 const MOMENTS: u32 = 12;
 
+#[expect(clippy::unwrap_used, reason = "a test that gets none has failed")]
 fn handle(deployed: &serde_json::Value) -> Handle {
     deployed["handle"].as_str().unwrap().parse().unwrap()
 }

@@ -43,7 +43,7 @@ async fn interrupt_keeps_files_resume_and_restart_start_afresh_terminate_leaves_
     assert_eq!(cluster.everywhere(count::task()).await?, [2, 2, 2, 2]);
     for (worker, name) in cluster.workers().iter().zip(["a", "b", "c", "d"]) {
         worker
-            .call(write_file::task(name.into(), format!("kept {name}")))
+            .call(write_text::task(name.into(), format!("kept {name}")))
             .await??;
     }
 
@@ -76,7 +76,7 @@ async fn interrupt_keeps_files_resume_and_restart_start_afresh_terminate_leaves_
     );
     assert_eq!(cluster.everywhere(count::task()).await?, [1, 1, 1, 1]);
     for (worker, name) in cluster.workers().iter().zip(["a", "b", "c", "d"]) {
-        let text = worker.call(read_file::task(name.into())).await??;
+        let text = worker.call(read_text::task(name.into())).await??;
         assert_eq!(text, format!("kept {name}"));
     }
 

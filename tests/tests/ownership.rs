@@ -16,6 +16,7 @@ fn site() -> Site {
     Site::new(DRIVER)
 }
 
+#[expect(clippy::unwrap_used, reason = "a test that gets none has failed")]
 fn handle(deployed: &Value) -> Handle {
     deployed["handle"].as_str().unwrap().parse().unwrap()
 }
