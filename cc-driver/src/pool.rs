@@ -538,3 +538,6 @@ impl Pool {
             .map(|e| e.id)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -18,6 +18,10 @@ use crate::balance::Kind;
 use crate::completion::Raw;
 use crate::error::CallError;
 
+/// The phase of an answer that is not what a worker sends: its task has been answered by it
+/// nevertheless, and its caller is to know.
+const READ: &str = "read the worker's answer";
+
 /// Jobs that no worker has room for, by what they occupy there: neither kind waits for room
 /// of the other's.
 #[derive(Default)]
@@ -256,6 +260,7 @@ impl State {
         entry.returning -= u32::from(outstanding.taking_back);
         let (node, key, link) = (entry.node, entry.key, &entry.link);
         let mut requeue = None;
+        let mut nonsense: Option<WireError> = None;
         if let Some(mut job) = outstanding.job {
             if outstanding.pinned {
                 // It runs there or nowhere.
@@ -289,20 +294,23 @@ impl State {
                     job,
                 }),
                 (Outcome::Panicked, Value::Inline(body, _)) => {
-                    let panic: lane::Panic = cc_core::codec::decode(body)?;
-                    let error = CallError::Panicked {
-                        function: function.name,
-                        worker: id,
-                        message: panic.message,
-                        location: panic.location,
+                    let error = match cc_core::codec::decode::<lane::Panic>(body) {
+                        Ok(panic) => CallError::Panicked {
+                            function: function.name,
+                            worker: id,
+                            message: panic.message,
+                            location: panic.location,
+                        },
+                        Err(error) => fault(READ, nonsense.insert(error.into()).to_string()),
                     };
                     effects.done.push((job.completion, Err(error)));
                 }
                 (Outcome::Fault, Value::Inline(body, _)) => {
-                    let reason: String = cc_core::codec::decode(body)?;
-                    effects
-                        .done
-                        .push((job.completion, Err(fault("run the function", reason))));
+                    let error = match cc_core::codec::decode(body) {
+                        Ok(reason) => fault("run the function", reason),
+                        Err(error) => fault(READ, nonsense.insert(error.into()).to_string()),
+                    };
+                    effects.done.push((job.completion, Err(error)));
                 }
                 // Taken back to be run elsewhere, or a stray answer to a cancellation that
                 // is no longer wanted: either way the job has not run.
@@ -311,7 +319,11 @@ impl State {
                     let error = fault("run the function", "the worker dropped it".into());
                     effects.done.push((job.completion, Err(error)));
                 }
-                _ => return Err(WireError::Malformed("lane frame: value of an outcome")),
+                _ => {
+                    let error = WireError::Malformed("lane frame: value of an outcome");
+                    let error = fault(READ, nonsense.insert(error).to_string());
+                    effects.done.push((job.completion, Err(error)));
+                }
             }
         }
         self.watched -= u64::from(outstanding.watched);
@@ -324,7 +336,7 @@ impl State {
             Some((job, false)) => self.queue.push_front(job),
             None => {}
         }
-        Ok(())
+        nonsense.map_or(Ok(()), Err)
     }
 
     pub(super) fn lose(&mut self, id: WorkerId, death: Arc<Death>, effects: &mut Effects) {
