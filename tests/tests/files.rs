@@ -24,6 +24,7 @@ fn text(path: &Path) -> String {
     path.to_string_lossy().into_owned()
 }
 
+#[expect(clippy::unwrap_used, reason = "a scenario cannot go on without it")]
 fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().permissions().mode() & 0o7777
 }
@@ -194,6 +195,7 @@ async fn places_that_cannot_be() -> anyhow::Result<()> {
 struct Small(PathBuf);
 
 impl Small {
+    #[expect(clippy::unwrap_used, reason = "a scenario cannot go on without it")]
     fn new(path: PathBuf) -> Self {
         fs::create_dir(&path).unwrap();
         let none = MsFlags::empty();
@@ -209,7 +211,6 @@ impl Drop for Small {
 }
 
 #[tokio::test]
-#[expect(clippy::print_stderr, reason = "a test that cannot be run says so")]
 async fn a_full_disk_is_named() -> anyhow::Result<()> {
     if !nix::unistd::geteuid().is_root() {
         eprintln!("skipped: only root can mount a small file system");
