@@ -6,6 +6,7 @@
 //! never touches the machine beyond the processes that it started.
 
 use std::cell::{Cell, RefCell};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -21,7 +22,7 @@ use cc_core::wire::control::{
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::{JoinError, JoinSet};
-use tokio::time::timeout;
+use tokio::time::{MissedTickBehavior, timeout};
 
 use crate::lease::{self, Lease};
 use crate::session;
@@ -40,6 +41,9 @@ const STOP_WAIT: Duration = limits::STOP_GRACE
     .saturating_add(Duration::from_secs(3));
 /// For the last packets to leave. A client that misses them finds out by the lock.
 const CLOSE_WAIT: Duration = Duration::from_millis(100);
+
+/// How often an agent looks whether its directory is still there.
+const HOME_LOOK: Duration = Duration::from_secs(5);
 
 /// How far an agent is in its life.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,6 +76,8 @@ pub(crate) struct Agent {
     pub(crate) work: PathBuf,
     started: Instant,
     lease: RefCell<Lease>,
+    /// The lock's file, as it was at the start.
+    home: Option<(u64, u64)>,
     /// Wakes who waits for the lease's end when that has come nearer.
     arrived: Notify,
     phase: watch::Sender<Phase>,
@@ -149,7 +155,9 @@ impl Agent {
         if let Some(until) = lease::read_back(&settings.directory.join(LEASE_FILE)) {
             lease.keep(started, bounded(until.saturating_sub(unix_now())));
         }
+        let home = lock_file(&settings.directory).ok();
         Ok(Rc::new(Self {
+            home,
             settings,
             supervisor,
             store,
@@ -309,6 +317,15 @@ impl Agent {
         Ok(evicted)
     }
 
+    /// Whether the node's directory is not there any more: nobody could find this agent, then.
+    fn is_homeless(&self) -> bool {
+        self.home
+            .is_some_and(|home| match lock_file(&self.settings.directory) {
+                Ok(present) => present != home,
+                Err(e) => e.kind() == std::io::ErrorKind::NotFound,
+            })
+    }
+
     /// Waits until nothing is left of the lease.
     async fn lease_end(&self) {
         loop {
@@ -323,6 +340,12 @@ impl Agent {
             let _ = tokio::time::timeout_at(end.into(), self.arrived.notified()).await;
         }
     }
+}
+
+/// The file that is a directory's lock.
+fn lock_file(directory: &Path) -> std::io::Result<(u64, u64)> {
+    let metadata = std::fs::metadata(directory.join("agent.lock"))?;
+    Ok((metadata.dev(), metadata.ino()))
 }
 
 const LEASE_FILE: &str = "lease.json";
@@ -379,8 +402,13 @@ impl Signals {
 pub(crate) async fn run(agent: Rc<Agent>, endpoint: quinn::Endpoint, mut signals: Signals) -> i32 {
     let mut sessions = JoinSet::new();
     let mut phase = agent.phase();
+    let mut looks = tokio::time::interval(HOME_LOOK);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
+            _ = looks.tick() => if agent.is_homeless() {
+                agent.end("its directory was removed".to_owned());
+            },
             incoming = endpoint.accept() => match incoming {
                 Some(incoming) if sessions.len() < limits::SESSIONS + BUSY_SESSIONS => {
                     sessions.spawn_local(session::serve(Rc::clone(&agent), incoming));

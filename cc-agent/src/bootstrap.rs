@@ -9,7 +9,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Seek as _, Write as _};
 use std::net::SocketAddr;
 use std::os::fd::AsFd as _;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -30,6 +30,11 @@ use crate::status;
 
 /// Descriptors for [`limits::WORKERS_PER_NODE`] workers, their bulk streams, and sessions.
 const DESCRIPTORS: u64 = 16 * 1024;
+
+/// How long the lock of a directory is tried for, and how often: an agent that runs holds it
+/// for good.
+const LOCK_WAIT: Duration = Duration::from_millis(500);
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
 /// The lock of a node's directory, held for life. Its content names the holder.
 pub(crate) type Lock = Flock<File>;
@@ -197,15 +202,31 @@ fn absolute(path: &Path) -> Result<std::path::PathBuf, String> {
 
 fn lock(directory: &Path) -> Result<Lock, String> {
     let path = directory.join("agent.lock");
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(&path)
-        .map_err(|e| format!("open {}: {e}", path.display()))?;
-    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+    let open = || {
+        OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .map_err(|e| format!("open {}: {e}", path.display()))
+    };
+    let until = Instant::now() + LOCK_WAIT;
+    let mut taken = Flock::lock(open()?, FlockArg::LockExclusiveNonblock);
+    // Who looks whether an agent is there holds it for a moment, too.
+    while let Err((_, nix::errno::Errno::EWOULDBLOCK)) = taken
+        && Instant::now() < until
+    {
+        std::thread::sleep(LOCK_PAUSE);
+        taken = Flock::lock(open()?, FlockArg::LockExclusiveNonblock);
+    }
+    match taken {
+        // Whoever removes the directory holds the lock for it: then this one is nobody's.
+        Ok(lock) if !is_at(&lock, &path) => Err(format!(
+            "lock {}: the node was removed meanwhile",
+            path.display()
+        )),
         Ok(lock) => {
             // What an earlier holder left behind names nobody any more.
             lock.set_len(0)
@@ -226,6 +247,13 @@ fn lock(directory: &Path) -> Result<Lock, String> {
         }
         Err((_, e)) => Err(format!("lock {}: {e}", path.display())),
     }
+}
+
+/// Whether an open file is the one at a path.
+fn is_at(file: &File, path: &Path) -> bool {
+    let name = |metadata: std::fs::Metadata| (metadata.dev(), metadata.ino());
+    let at = std::fs::metadata(path).map(name);
+    at.is_ok_and(|at| file.metadata().map(name).is_ok_and(|ours| ours == at))
 }
 
 fn write_holder(lock: &mut Lock, ready: &Ready) -> std::io::Result<()> {

@@ -194,7 +194,7 @@ impl Provider for LocalProvider {
         Box::pin(async move {
             let at = At::new(node)?;
             at.stop(self.stop_grace).await?;
-            at.remove().await
+            at.remove(self.stop_grace).await
         })
     }
 
@@ -354,14 +354,27 @@ impl At {
         Process::open(pid, ticks).map_err(|e| self.fail(STOP, format!("process {pid}: {e}")))
     }
 
-    async fn remove(&self) -> Result<(), ProviderError> {
+    async fn remove(&self, grace: Duration) -> Result<(), ProviderError> {
         // What a killed agent's guards have not ended yet may still write.
         let mut pause = Pause::new(limits::KILL_WAIT);
         loop {
+            // Held until all is gone: an agent that is just being started must not get its lock
+            // in a directory that is on its way out, and live on where nobody sees it.
+            let claim = match process::claim(&self.directory) {
+                Ok(process::Claim::Mine(lock)) => Some(lock),
+                Ok(process::Claim::Others) if pause.next().await => {
+                    self.stop(grace).await?;
+                    continue;
+                }
+                // Without a claim, removing says best what is wrong.
+                Ok(process::Claim::Others | process::Claim::Nothing) | Err(_) => None,
+            };
             let directory = self.directory.clone();
             let removed = tokio::task::spawn_blocking(move || remove_all(&directory))
                 .await
                 .map_err(|e| self.fail(REMOVE, e.to_string()))?;
+            // Not left to the closing, as in `is_locked`.
+            let _ = claim.map(|lock| lock.unlock());
             let Err((error, left)) = removed else {
                 return Ok(());
             };

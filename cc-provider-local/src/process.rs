@@ -8,6 +8,7 @@
 use std::fs::{File, TryLockError};
 use std::io::{self, Read as _};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use cc_core::limits;
@@ -33,6 +34,33 @@ pub(crate) fn is_locked(directory: &Path) -> io::Result<bool> {
             Ok(false)
         }
         Err(TryLockError::WouldBlock) => Ok(true),
+        Err(TryLockError::Error(e)) => Err(e),
+    }
+}
+
+/// The lock of a node's directory, for who wants it.
+#[derive(Debug)]
+pub(crate) enum Claim {
+    /// Taken; held until unlocked.
+    Mine(File),
+    /// Somebody else holds it.
+    Others,
+    /// There is no directory.
+    Nothing,
+}
+
+/// Tries to take the lock of a node's directory, as an agent does.
+pub(crate) fn claim(directory: &Path) -> io::Result<Claim> {
+    let mut options = File::options();
+    options.create(true).truncate(false).write(true).mode(0o600);
+    let file = match options.open(directory.join(LOCK)) {
+        Ok(file) => file,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Claim::Nothing),
+        Err(e) => return Err(e),
+    };
+    match file.try_lock() {
+        Ok(()) => Ok(Claim::Mine(file)),
+        Err(TryLockError::WouldBlock) => Ok(Claim::Others),
         Err(TryLockError::Error(e)) => Err(e),
     }
 }

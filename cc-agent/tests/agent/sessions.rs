@@ -336,6 +336,17 @@ async fn the_lease_ends_an_agent_that_hears_of_nobody() {
 }
 
 #[tokio::test]
+async fn an_agent_whose_directory_was_removed_ends() {
+    let cluster = Cluster::new();
+    let agent = cluster.start();
+    let mut tool = cluster.session(&agent, SessionKind::Tool).await;
+    std::fs::remove_dir_all(cluster.settings().directory).unwrap();
+    let told = refusal(tool.hear().await.unwrap());
+    assert!(told.message.contains("removed"), "{}", told.message);
+    assert!(agent.ended().await.success());
+}
+
+#[tokio::test]
 async fn a_terminal_cannot_end_it_but_sigterm_does() {
     let cluster = Cluster::new();
     let agent = cluster.start();
