@@ -21,7 +21,6 @@ use crate::cluster::ClusterCore;
 use crate::driver::DriverCore;
 use crate::error::DriverError;
 use crate::lane;
-use crate::records::RecordError;
 use crate::session::{Session, Target};
 use crate::ship;
 
@@ -90,7 +89,7 @@ async fn unwind(
 ) -> Result<(), DriverError> {
     let handle = record.handle;
     match terminate(Arc::clone(&driver), handle).await {
-        Err(DriverError::Record(RecordError::NotFound(_))) => {
+        Err(DriverError::Record(_)) if !driver.state.has_record(handle) => {
             // Another process has terminated the cluster while it was being made, and may have
             // come too early for some of its nodes.
             remove_nodes(provider, &record.nodes).await?;

@@ -308,6 +308,11 @@ impl StateDirectory {
         decode(path, handle, &content)
     }
 
+    /// Whether there is a record of a cluster, readable or not.
+    pub(crate) fn has_record(&self, handle: Handle) -> bool {
+        self.cluster_directory(handle).join(RECORD).exists()
+    }
+
     /// All clusters, by handle. One whose record cannot be read comes with the reason.
     ///
     /// # Errors
