@@ -278,8 +278,9 @@ fn log_line() -> impl Strategy<Value = LogLine> {
 fn from_agent() -> impl Strategy<Value = FromAgent> {
     let result = prop_oneof![answer().prop_map(Ok), any::<String>().prop_map(Err)];
     prop_oneof![
-        (any::<u64>(), node_status())
-            .prop_map(|(session, status)| FromAgent::Welcome(Welcome { session, status })),
+        (any::<u64>(), node_status()).prop_map(|(session, status)| FromAgent::Welcome(Box::new(
+            Welcome { session, status }
+        ))),
         any::<u64>().prop_map(FromAgent::Pong),
         (any::<u64>(), result).prop_map(|(id, result)| FromAgent::Answer { id, result }),
         (key(), death()).prop_map(|(worker, death)| FromAgent::WorkerDown { worker, death }),

@@ -3,7 +3,7 @@
 use std::sync::Weak;
 use std::time::Duration;
 
-use cc_core::ids::WorkerKey;
+use cc_core::limits;
 use cc_core::net::framed;
 use cc_core::net::pages::{PAGES_MIN, Pages};
 use cc_core::wire::WireError;
@@ -13,7 +13,7 @@ use cc_core::wire::stream::{Direction, StreamHeader};
 use crate::completion::{Raw, complete};
 use crate::error::CallError;
 use crate::lane::EVIDENCE_WAIT;
-use crate::pool::{Fetch, Link, Pool};
+use crate::pool::{Fetch, Pool, Push};
 use crate::task::Arguments;
 
 /// Why a value did not arrive.
@@ -31,39 +31,64 @@ enum BulkError {
     Wire(#[from] WireError),
     #[error("no memory for {0} bytes")]
     Memory(u64),
-    #[error("stream already finished")]
+    #[error("the worker or its agent did not take the value")]
     Closed,
+    #[error("stream: {0}")]
+    Stopped(quinn::StoppedError),
+    #[error("nothing moved for {} s", limits::TRANSFER_STALL.as_secs())]
+    Stalled,
+    #[error("nobody waits for it any more")]
+    Unwanted,
 }
 
-/// Sends a task's arguments. A failure needs no report: the worker's lane fails too, or the
-/// task was cancelled.
-pub(crate) async fn push(link: Link, worker: WorkerKey, task: u32, arguments: Arguments) {
-    if let Err(error) = try_push(&link, worker, task, arguments).await {
-        tracing::debug!(%worker, task, %error, "arguments not sent");
+/// Sends a task's arguments; a task that does not get them fails.
+pub(crate) async fn push(pool: Weak<Pool>, push: Push) {
+    let (id, task) = (push.id, push.task);
+    if let Err(error) = try_push(push).await
+        && let Some(pool) = pool.upgrade()
+    {
+        pool.push_failed(id, task, error.to_string());
     }
 }
 
-async fn try_push(
-    link: &Link,
-    worker: WorkerKey,
-    task: u32,
-    arguments: Arguments,
-) -> Result<(), BulkError> {
+async fn try_push(push: Push) -> Result<(), BulkError> {
+    let Push {
+        link,
+        worker,
+        task,
+        arguments,
+        ..
+    } = push;
     let _permit = link.bulk.acquire().await;
     let (mut send, _recv) = link.connection.open_bi().await?;
+    let direction = Direction::Argument;
     let header = StreamHeader::Bulk {
         worker,
         task,
-        direction: Direction::Argument,
+        direction,
     };
     framed::write_header(&mut send, &header).await?;
     let mut parts = vec![bytes::Bytes::from(head(&arguments)), arguments.body];
     parts.extend(arguments.attachments);
-    send.write_all_chunks(&mut parts).await?;
+    let mut parts = &mut parts[..];
+    while !parts.is_empty() {
+        let written = moving(send.write_chunks(parts)).await??;
+        parts = &mut parts[written.chunks..];
+    }
     send.finish().map_err(|_| BulkError::Closed)?;
     // Until the agent has taken it all: the permit bounds what is under way.
-    let _ = send.stopped().await;
-    Ok(())
+    match moving(send.stopped()).await? {
+        Ok(None) => Ok(()),
+        Ok(Some(_)) => Err(BulkError::Closed),
+        Err(error) => Err(BulkError::Stopped(error)),
+    }
+}
+
+/// Bounds the wait for the other end to take or give some bytes.
+async fn moving<T>(step: impl Future<Output = T>) -> Result<T, BulkError> {
+    tokio::time::timeout(limits::TRANSFER_STALL, step)
+        .await
+        .map_err(|_| BulkError::Stalled)
 }
 
 /// The head of a bulk stream, and the form of a stored value, for these arguments.
@@ -83,6 +108,8 @@ pub(crate) async fn fetch(pool: Weak<Pool>, fetch: Fetch) {
             worker: Some(fetch.id),
             reason: error.to_string(),
         }),
+        // Nobody is there to be told.
+        Err(BulkError::Unwanted) => return,
         Err(error) => return lose(&pool, fetch, &error).await,
     };
     complete(vec![(fetch.job.completion, result)]);
@@ -113,13 +140,13 @@ async fn try_fetch(fetch: &Fetch) -> Result<Raw, BulkError> {
     framed::write_header(&mut send, &header).await?;
     send.finish().map_err(|_| BulkError::Closed)?;
     let mut count = [0; 8];
-    recv.read_exact(&mut count).await?;
+    read(&mut recv, &mut count, fetch).await?;
     let count = lane::bulk_parts(u64::from_le_bytes(count))?;
     let mut lengths = vec![0; count * 8];
-    recv.read_exact(&mut lengths).await?;
+    read(&mut recv, &mut lengths, fetch).await?;
     let mut parts = Vec::with_capacity(count);
     for length in lane::bulk_lengths(&lengths, fetch.length)? {
-        parts.push(read_part(&mut recv, length).await?);
+        parts.push(read_part(&mut recv, length, fetch).await?);
     }
     let body = parts.remove(0);
     Ok(Raw {
@@ -128,15 +155,39 @@ async fn try_fetch(fetch: &Fetch) -> Result<Raw, BulkError> {
     })
 }
 
-async fn read_part(recv: &mut quinn::RecvStream, length: usize) -> Result<bytes::Bytes, BulkError> {
+async fn read_part(
+    recv: &mut quinn::RecvStream,
+    length: usize,
+    fetch: &Fetch,
+) -> Result<bytes::Bytes, BulkError> {
     if length >= PAGES_MIN {
         let mut pages = Pages::take(length).map_err(|_| BulkError::Memory(length as u64))?;
-        recv.read_exact(pages.as_mut()).await?;
+        read(recv, pages.as_mut(), fetch).await?;
         return Ok(bytes::Bytes::from_owner(pages));
     }
     let mut part = vec![0; length];
-    recv.read_exact(&mut part).await?;
+    read(recv, &mut part, fetch).await?;
     Ok(part.into())
+}
+
+/// Fills `into`, as long as something comes and somebody waits for it.
+async fn read(
+    recv: &mut quinn::RecvStream,
+    mut into: &mut [u8],
+    fetch: &Fetch,
+) -> Result<(), BulkError> {
+    while !into.is_empty() {
+        if fetch.job.completion.is_abandoned() {
+            return Err(BulkError::Unwanted);
+        }
+        let missing = into.len();
+        match moving(recv.read(into)).await? {
+            Ok(Some(got)) => into = &mut into[got..],
+            Ok(None) => return Err(quinn::ReadExactError::FinishedEarly(missing).into()),
+            Err(error) => return Err(quinn::ReadExactError::ReadError(error).into()),
+        }
+    }
+    Ok(())
 }
 
 /// The whole of a value in the form of a bulk stream, for the content store.

@@ -93,7 +93,8 @@ impl CallState {
     fn complete(&self, result: Result<Raw, CallError>) {
         let waker = {
             let mut slot = lock(&self.slot);
-            slot.result = Some(result);
+            // The first one counts: a deadline may pass while a result waits to be taken.
+            slot.result.get_or_insert(result);
             slot.waker.take()
         };
         if let Some(waker) = waker {

@@ -85,7 +85,8 @@ where
     /// Gives the first error that arrives; the remaining items are cancelled then.
     pub async fn collect(self) -> Result<Vec<O>, CallError> {
         let mut run = self.run();
-        let mut outputs: Vec<Option<O>> = Vec::with_capacity(run.items.size_hint().0);
+        let mut outputs: Vec<Option<O>> =
+            Vec::with_capacity(run.items.size_hint().0.min(limits::ORDERED_WINDOW));
         let mut left = 0usize;
         std::future::poll_fn(|cx| {
             loop {
@@ -209,7 +210,7 @@ where
                 Room::Jobs(room) => (room.min(BATCH), false),
                 Room::Hopeless => (1, true),
             };
-            let mut bytes = 0;
+            let (mut bytes, mut refused) = (0, false);
             while (jobs.len() as u32) < room && bytes < BATCH_BYTES && self.made < self.limit {
                 let Some(item) = self.items.next() else {
                     self.exhausted = true;
@@ -239,11 +240,17 @@ where
                         self.kind = job.kind();
                         jobs.push(job);
                     }
-                    Err(error) => self.inbox.refuse(index, function.name, &error),
+                    Err(error) => {
+                        // It takes no worker's room: what has finished is looked at first, or an
+                        // endless iterator of such items would fill the memory.
+                        self.inbox.refuse(index, function.name, &error);
+                        refused = true;
+                        break;
+                    }
                 }
             }
             self.pool.submit_all(jobs.drain(..));
-            if hopeless {
+            if hopeless || refused {
                 break;
             }
         }

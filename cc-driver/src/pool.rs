@@ -21,7 +21,7 @@ use cc_core::wire::lane::{self, Functions};
 use tokio::sync::Notify;
 
 use self::effects::Effects;
-pub(crate) use self::effects::{Fetch, Link};
+pub(crate) use self::effects::{Fetch, Link, Push};
 use self::entry::{Entry, Presence};
 use self::state::{State, no_worker};
 use self::tasks::Tasks;
@@ -204,14 +204,17 @@ impl Pool {
         {
             let mut state = self.lock();
             call.abandon();
-            if let Some((worker, task)) = call.place()
-                && let Some(entry) = state.entry(worker)
-                && let Some(outstanding) = entry.tasks.get_mut(task)
-                && outstanding.is_of(call)
-            {
-                outstanding.job = None;
+            let cancelled = call.place().and_then(|(worker, task)| {
+                let entry = state.entry(worker)?;
+                let outstanding = entry.tasks.get_mut(task).filter(|o| o.is_of(call))?;
+                let job = outstanding.job.take();
                 entry.write(&mut effects, |out| lane::put_cancel(out, task));
+                job
+            });
+            if cancelled.is_none() {
+                state.forget_abandoned(&mut effects);
             }
+            effects.dropped.extend(cancelled);
         }
         effects.carry_out(self);
     }
@@ -260,7 +263,8 @@ impl Pool {
         let mut effects = Effects::default();
         {
             let mut state = self.lock();
-            state.queue.retain(|job| !unwanted(&job.completion));
+            // The inbox says so too.
+            state.queue.drop_abandoned(&mut effects.dropped);
             for entry in &mut state.workers {
                 let mut cancelled = Vec::new();
                 for (task, outstanding) in entry.tasks.iter_mut() {
@@ -269,7 +273,7 @@ impl Pool {
                         .as_ref()
                         .is_some_and(|j| unwanted(&j.completion))
                     {
-                        outstanding.job = None;
+                        effects.dropped.extend(outstanding.job.take());
                         cancelled.push(task);
                     }
                 }
@@ -283,6 +287,28 @@ impl Pool {
     }
 
     // ---- the network side ----
+
+    /// The arguments of a task could not be brought to its worker.
+    pub(crate) fn push_failed(&self, id: WorkerId, task: u32, reason: String) {
+        let mut effects = Effects::default();
+        {
+            let mut state = self.lock();
+            if let Some(entry) = state.entry(id).filter(|e| e.alive())
+                && let Some(outstanding) = entry.tasks.get_mut(task)
+                && let Some(job) = outstanding.job.take()
+            {
+                let error = CallError::Framework {
+                    function: job.function.name,
+                    phase: "send the arguments",
+                    worker: Some(id),
+                    reason,
+                };
+                effects.done.push((job.completion, Err(error)));
+                entry.write(&mut effects, |out| lane::put_cancel(out, task));
+            }
+        }
+        effects.carry_out(self);
+    }
 
     /// Workers that are on their way: jobs wait for them rather than fail.
     pub(crate) fn expect(&self, workers: u32) {
@@ -474,11 +500,10 @@ impl Pool {
         {
             let mut state = self.lock();
             state.closed = Some(reason.to_owned());
-            let alive: Vec<WorkerId> = state.alive().map(|e| e.id).collect();
-            let death = Arc::new(Death::of(Cause::Stopped(reason.to_owned())));
-            for id in alive {
-                state.lose(id, Arc::clone(&death), &mut effects);
-            }
+            state.lose_all(
+                &Arc::new(Death::of(Cause::Stopped(reason.to_owned()))),
+                &mut effects,
+            );
             state.dispatch(&mut effects);
         }
         effects.carry_out(self);

@@ -229,10 +229,10 @@ fn from_agent() -> Vec<(&'static str, FromAgent)> {
     vec![
         (
             "Welcome",
-            FromAgent::Welcome(Welcome {
+            FromAgent::Welcome(Box::new(Welcome {
                 session: 5,
                 status: status(),
-            }),
+            })),
         ),
         ("Pong", FromAgent::Pong(1)),
         ("Answer done", answer(Ok(Answer::Done))),

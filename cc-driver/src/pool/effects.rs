@@ -27,11 +27,23 @@ pub(crate) struct Effects {
     pub(super) writers: Vec<Arc<Notify>>,
     pub(super) done: Vec<(Completion, Result<Raw, CallError>)>,
     /// Arguments to send out of band.
-    pub(super) push: Vec<(Link, WorkerKey, u32, Arguments)>,
+    pub(super) push: Vec<Push>,
     /// Results to fetch out of band.
     pub(super) fetch: Vec<Fetch>,
+    /// Jobs that nobody waits for: what they hold is the user's, and may do anything when it
+    /// is dropped.
+    pub(super) dropped: Vec<Job>,
     /// Whether the timer is to look at the pool.
     pub(super) watch: bool,
+}
+
+/// Arguments that are to be sent in a bulk stream.
+pub(crate) struct Push {
+    pub(crate) link: Link,
+    pub(crate) worker: WorkerKey,
+    pub(crate) id: WorkerId,
+    pub(crate) task: u32,
+    pub(crate) arguments: Arguments,
 }
 
 /// A result that is to be fetched in a bulk stream.
@@ -54,9 +66,8 @@ impl Effects {
             pool.timer.notify_one();
         }
         crate::completion::complete(self.done);
-        for (link, worker, task, arguments) in self.push {
-            pool.network
-                .spawn(crate::bulk::push(link, worker, task, arguments));
+        for push in self.push {
+            pool.network.spawn(crate::bulk::push(pool.me.clone(), push));
         }
         for fetch in self.fetch {
             pool.network

@@ -10,7 +10,7 @@ use cc_core::ids::{NodeIndex, WorkerId, WorkerKey};
 use cc_core::limits;
 use cc_core::wire::lane::{self, Value};
 
-use super::effects::{Effects, Link};
+use super::effects::{Effects, Link, Push};
 use super::tasks::{Outstanding, Tasks};
 use super::{Job, JobArguments};
 use crate::balance::{Kind, Load};
@@ -88,6 +88,21 @@ impl Entry {
         Some(number)
     }
 
+    /// Tasks that started before they could be taken back are not on their way back.
+    pub(super) fn give_up_started(&mut self) {
+        let busy: Vec<u32> = self
+            .tasks
+            .oldest()
+            .take(self.load.slots() as usize)
+            .collect();
+        for id in busy {
+            if let Some(outstanding) = self.tasks.get_mut(id) {
+                let was = std::mem::take(&mut outstanding.taking_back);
+                self.returning -= u32::from(was);
+            }
+        }
+    }
+
     /// Sends a job; a job that this worker cannot run is completed with why.
     pub(super) fn send(
         &mut self,
@@ -133,9 +148,13 @@ impl Entry {
                     arguments: Value::Bulk(bytes),
                 };
                 self.write(effects, |out| lane::put_task(out, &frame));
-                effects
-                    .push
-                    .push((self.link.clone(), self.key, task, arguments.clone()));
+                effects.push.push(Push {
+                    link: self.link.clone(),
+                    worker: self.key,
+                    id: self.id,
+                    task,
+                    arguments: arguments.clone(),
+                });
             }
             JobArguments::Stored(hash, length) => {
                 let arguments = Value::Stored(*hash, *length);

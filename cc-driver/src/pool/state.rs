@@ -53,9 +53,26 @@ impl Queue {
         self.of_mut(job.kind()).push_front(job);
     }
 
-    pub(super) fn retain(&mut self, wanted: impl Fn(&Job) -> bool) {
-        self.blocking.retain(&wanted);
-        self.asynchronous.retain(&wanted);
+    pub(super) fn len(&self) -> usize {
+        self.blocking.len() + self.asynchronous.len()
+    }
+
+    /// Moves the jobs that nobody waits for to `dropped`.
+    pub(super) fn drop_abandoned(&mut self, dropped: &mut Vec<Job>) {
+        drop_abandoned(&mut self.blocking, dropped);
+        drop_abandoned(&mut self.asynchronous, dropped);
+    }
+}
+
+fn drop_abandoned(queue: &mut VecDeque<Job>, dropped: &mut Vec<Job>) {
+    if queue.iter().any(|job| job.completion.is_abandoned()) {
+        for job in std::mem::take(queue) {
+            if job.completion.is_abandoned() {
+                dropped.push(job);
+            } else {
+                queue.push_back(job);
+            }
+        }
     }
 }
 
@@ -69,6 +86,8 @@ pub(super) struct State {
     /// Workers on their way; while there are some, jobs without a worker wait.
     pub(super) expected: u32,
     pub(super) sequence: u64,
+    /// Calls given up while they waited, since the last look through the queues.
+    pub(super) abandoned: usize,
     /// Outstanding tasks whose time is limited or over.
     pub(super) watched: u64,
     pub(super) last_death: Option<(WorkerId, NodeIndex, Arc<Death>)>,
@@ -325,6 +344,9 @@ impl State {
                     effects.done.push((job.completion, Err(error)));
                 }
             }
+        } else if matches!(done.value, Value::Bulk(_)) {
+            // Nobody will fetch it: the worker need not keep it.
+            entry.write(effects, |out| lane::put_cancel(out, done.id));
         }
         self.watched -= u64::from(outstanding.watched);
         match requeue {
@@ -379,6 +401,29 @@ impl State {
         self.last_death = Some((id, node, death));
     }
 
+    /// Every worker is gone, also those whose last results were awaited.
+    pub(super) fn lose_all(&mut self, death: &Arc<Death>, effects: &mut Effects) {
+        let there = self.workers.iter().filter(|e| !e.dead());
+        let there: Vec<WorkerId> = there.map(|e| e.id).collect();
+        for id in there {
+            self.lose(id, Arc::clone(death), effects);
+        }
+    }
+
+    /// One more job may be waiting that nobody waits for: when there are many, they go.
+    pub(super) fn forget_abandoned(&mut self, effects: &mut Effects) {
+        self.abandoned += 1;
+        let waiting = self.queue.len() + self.workers.iter().map(|e| e.pinned.len()).sum::<usize>();
+        if self.abandoned * 2 < waiting {
+            return;
+        }
+        self.abandoned = 0;
+        self.queue.drop_abandoned(&mut effects.dropped);
+        for entry in &mut self.workers {
+            drop_abandoned(&mut entry.pinned, &mut effects.dropped);
+        }
+    }
+
     /// Takes unstarted work back from loaded workers when others have nothing to do.
     pub(super) fn take_back(&mut self, now: Instant, effects: &mut Effects) {
         if self.eager > 0 || !self.queue.of(Kind::Blocking).is_empty() {
@@ -388,12 +433,12 @@ impl State {
         if idle == 0 {
             return;
         }
-        for entry in self
-            .workers
-            .iter_mut()
-            .filter(|e| e.alive() && e.returning == 0)
-        {
+        for entry in self.workers.iter_mut().filter(|e| e.alive()) {
             entry.tasks.forget_ended();
+            entry.give_up_started();
+            if entry.returning > 0 {
+                continue;
+            }
             let Some(oldest) = entry
                 .tasks
                 .oldest()
