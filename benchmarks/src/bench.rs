@@ -2,6 +2,7 @@
 //! and rows.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use cc_driver::{Cluster, Contract, Driver};
@@ -9,6 +10,17 @@ use tokio::runtime::Runtime;
 
 use crate::options::Options;
 use crate::report::Row;
+
+/// How long nodes outlive a benchmark that was killed.
+const LEASE: Duration = Duration::from_secs(60);
+
+/// A contract as all clusters here have it: nothing but the nodes is said.
+pub(crate) fn contract(nodes: u32, workers: u32) -> Contract {
+    Contract::new()
+        .node_count(nodes)
+        .node_process_count(workers)
+        .driver_timeout(LEASE)
+}
 
 /// A group of figures under way.
 pub(crate) struct Bench {

@@ -18,6 +18,7 @@ mod raw;
 mod report;
 mod wire;
 
+use std::io::Read as _;
 use std::path::Path;
 use std::process::{ExitCode, Stdio};
 use std::time::{Duration, Instant};
@@ -91,6 +92,11 @@ fn one(name: &str, options: &Options) -> anyhow::Result<()> {
         .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
         .with_writer(std::io::stderr)
         .try_init();
+    // What is deployed then ends by its lease.
+    std::thread::spawn(|| {
+        let _ = std::io::stdin().read(&mut [0]);
+        std::process::exit(1);
+    });
     let figure = FIGURES
         .iter()
         .find(|f| f.name == name)
@@ -108,10 +114,12 @@ fn in_a_process(figure: &Figure, options: &Options, state: &Path) -> anyhow::Res
         .args(["--figure", figure.name, "--state"])
         .arg(state)
         .args(options.arguments())
-        .stdin(Stdio::null())
+        .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
         .context("start a process")?;
+    // Held until the end: the process goes when this one does.
+    let _input = child.stdin.take();
     let output = child.stdout.take().context("no standard output")?;
     let reader = std::thread::spawn(move || std::io::read_to_string(output));
     let deadline = Instant::now() + FIGURE_WAIT;

@@ -3,10 +3,10 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use cc_driver::{Bytes, Contract, Worker};
+use cc_driver::{Bytes, Worker};
 use futures::future::try_join;
 
-use crate::bench::Bench;
+use crate::bench::{Bench, contract};
 use crate::functions;
 use crate::raw;
 use crate::report::{Row, Samples, micros};
@@ -19,8 +19,7 @@ const VALUES: usize = 4;
 pub(super) fn run(bench: &mut Bench) -> anyhow::Result<()> {
     let quic = raw::Quic::start()?;
     // One connection, two workers: one is sent values, both are called.
-    let contract = Contract::new().node_process_count(2);
-    bench.with_cluster(&contract, |bench, _, cluster| {
+    bench.with_cluster(&contract(1, 2), |bench, _, cluster| {
         let [first, second] = &cluster.workers()[..] else {
             anyhow::bail!("not two workers");
         };

@@ -12,7 +12,7 @@ use futures::future::try_join_all;
 use rand::rngs::SmallRng;
 use rand::{RngCore as _, SeedableRng as _};
 
-use crate::bench::Bench;
+use crate::bench::{Bench, contract};
 use crate::functions;
 use crate::report::{Aim, Row, Samples};
 use crate::wire::Count;
@@ -21,8 +21,8 @@ const NODES: u32 = 8;
 /// Rounds at most: each leaves a good gigabyte in the nodes' stores until it ends.
 const ROUNDS: usize = 3;
 
-fn contract() -> Contract {
-    let mut contract = Contract::new().node_count(NODES);
+fn apart() -> Contract {
+    let mut contract = contract(NODES, 1);
     contract.settings_mut().shared_store = Some(false);
     contract
 }
@@ -99,7 +99,7 @@ pub(super) fn run(bench: &mut Bench) -> anyhow::Result<()> {
 
 fn timed(bench: &mut Bench, content: &Content<'_>, times: &mut Times) -> anyhow::Result<()> {
     let millis = |start: Instant| start.elapsed().as_secs_f64() * 1e3;
-    bench.with_cluster(&contract(), |bench, _, cluster| {
+    bench.with_cluster(&apart(), |bench, _, cluster| {
         let start = Instant::now();
         bench.runtime.block_on(value(cluster, content.value))?;
         times.value.push(millis(start));
@@ -121,7 +121,7 @@ fn timed(bench: &mut Bench, content: &Content<'_>, times: &mut Times) -> anyhow:
 fn shares(bench: &mut Bench, content: &Content<'_>, count: &Count) -> anyhow::Result<Shares> {
     let mut shares = Shares::default();
     let length = content.value.len() as f64;
-    bench.with_cluster(&contract(), |bench, _, cluster| {
+    bench.with_cluster(&apart(), |bench, _, cluster| {
         let before = count.sent()?;
         bench.runtime.block_on(value(cluster, content.value))?;
         let between = count.sent()?;
@@ -164,7 +164,7 @@ fn driver_with(bench: &mut Bench, binary: &Path) -> anyhow::Result<Driver> {
 /// Milliseconds until every worker of a fresh cluster has answered.
 async fn deploy(driver: &Driver) -> anyhow::Result<f64> {
     let start = Instant::now();
-    let cluster = driver.deploy(&contract().resolve()?).await?;
+    let cluster = driver.deploy(&apart().resolve()?).await?;
     let answers = cluster.everywhere(functions::noop::task()).await;
     let time = start.elapsed();
     cluster.terminate().await?;

@@ -3,10 +3,10 @@
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
-use cc_driver::{Array, Bytes, Cluster, Contract, Task};
+use cc_driver::{Array, Bytes, Cluster, Task};
 use serde::de::DeserializeOwned;
 
-use crate::bench::Bench;
+use crate::bench::{Bench, contract};
 use crate::functions::{self, types};
 use crate::process;
 use crate::raw;
@@ -33,7 +33,7 @@ struct Way {
 
 pub(super) fn run(bench: &mut Bench) -> anyhow::Result<()> {
     for size in bench.options.sizes() {
-        bench.with_cluster(&Contract::new(), |bench, _, cluster| {
+        bench.with_cluster(&contract(1, 1), |bench, _, cluster| {
             sized(bench, cluster, size)
         })?;
     }
@@ -144,7 +144,7 @@ fn rows(bench: &mut Bench, mib: usize, name: &str, way: Way) {
 pub(super) fn types(bench: &mut Bench) -> anyhow::Result<()> {
     let size = bench.options.size();
     let floats = size / 8;
-    bench.with_cluster(&Contract::new(), |bench, _, cluster| {
+    bench.with_cluster(&contract(1, 1), |bench, _, cluster| {
         let mut with = With {
             quic: raw::Quic::start()?,
             bench,

@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use cc_driver::{Cluster, Contract};
+use cc_driver::Cluster;
 use tokio::runtime::Runtime;
 
-use crate::bench::Bench;
+use crate::bench::{Bench, contract};
 use crate::cores::Cores;
 use crate::functions;
 use crate::raw;
@@ -86,7 +86,7 @@ fn placed(bench: &mut Bench, at: &Places) -> anyhow::Result<()> {
     let mut socket = raw::Socket::start()?;
     at.node.take()?;
     let quic = raw::Quic::start()?;
-    bench.with_cluster(&Contract::new(), |bench, _, cluster| {
+    bench.with_cluster(&contract(1, 1), |bench, _, cluster| {
         at.driver.take()?;
         sequential(&bench.runtime, cluster, count)?;
         let [

@@ -4,9 +4,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use cc_driver::Contract;
 
-use crate::bench::Bench;
+use crate::bench::{Bench, contract};
 use crate::functions;
 use crate::raw;
 use crate::report::{Aim, Row, Samples};
@@ -21,7 +20,7 @@ const PROCESSES: usize = 3;
 fn once(bench: &Bench, state: &Path, nodes: u32) -> anyhow::Result<[Duration; 3]> {
     // As in a program that has just started: the binary is not hashed yet.
     let driver = bench.driver(state)?;
-    let plan = Contract::new().node_count(nodes).resolve()?;
+    let plan = contract(nodes, 1).resolve()?;
     bench.runtime.block_on(async {
         let start = Instant::now();
         let cluster = driver.deploy(&plan).await.context("deploy")?;

@@ -3,9 +3,8 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use cc_driver::Contract;
 
-use crate::bench::Bench;
+use crate::bench::{Bench, contract};
 use crate::functions;
 use crate::process;
 use crate::report::{Aim, Row, Samples};
@@ -54,7 +53,7 @@ pub(super) fn run(bench: &mut Bench) -> anyhow::Result<()> {
     let (mut agent, mut guard, mut worker) = (Sizes::default(), Sizes::default(), Sizes::default());
     let mut executable = String::new();
     for _ in 0..ROUNDS {
-        bench.with_cluster(&Contract::new(), |bench, driver, cluster| {
+        bench.with_cluster(&contract(1, 1), |bench, driver, cluster| {
             bench.runtime.block_on(async {
                 cluster.call(functions::noop::task()).await?;
                 tokio::time::sleep(SETTLE).await;

@@ -3,12 +3,12 @@
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
-use cc_driver::{Cluster, Contract};
+use cc_driver::Cluster;
 use futures::StreamExt as _;
 use rand::rngs::SmallRng;
 use rand::{Rng as _, SeedableRng as _};
 
-use crate::bench::Bench;
+use crate::bench::{Bench, contract};
 use crate::functions;
 use crate::raw;
 use crate::report::{Aim, Row, Samples};
@@ -21,14 +21,10 @@ const FRAMES: usize = 16;
 /// Frames in a write where little is left but copying; printed beside.
 const MANY_FRAMES: usize = 512;
 
-fn two_workers() -> Contract {
-    Contract::new().node_count(1).node_process_count(2)
-}
-
 pub(super) fn run(bench: &mut Bench) -> anyhow::Result<()> {
     let quic = raw::Quic::start()?;
     let count = bench.options.amount(1_000_000);
-    bench.with_cluster(&two_workers(), |bench, _, cluster| {
+    bench.with_cluster(&contract(1, 2), |bench, _, cluster| {
         let once = |bench: &Bench| {
             bench.runtime.block_on(async {
                 let start = Instant::now();
@@ -81,7 +77,7 @@ fn log_uniform(count: usize) -> Vec<u64> {
 }
 
 pub(super) fn balance(bench: &mut Bench) -> anyhow::Result<()> {
-    bench.with_cluster(&two_workers(), |bench, _, cluster| {
+    bench.with_cluster(&contract(1, 2), |bench, _, cluster| {
         let count = bench.options.amount(10_000);
         let even = vec![10_000; count];
         let slots = slots(cluster);
