@@ -20,11 +20,11 @@ use cc_core::wire::control::{
     Hello, Holder, NodeStatus, Refusal, RefusalKind, SessionKind, lease as bounded,
 };
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::sync::{Notify, Semaphore, oneshot, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{MissedTickBehavior, timeout};
 
-use crate::lease::{self, Lease};
+use crate::lease::{Extensions, Lease};
 use crate::session;
 use crate::status;
 use crate::store::Store;
@@ -76,6 +76,7 @@ pub(crate) struct Agent {
     pub(crate) work: PathBuf,
     started: Instant,
     lease: RefCell<Lease>,
+    extensions: Extensions,
     /// The lock's file, as it was at the start.
     home: Option<(u64, u64)>,
     /// Wakes who waits for the lease's end when that has come nearer.
@@ -146,13 +147,15 @@ impl Agent {
             store: Arc::clone(&store),
             base: work.clone(),
             credentials,
+            turns: Arc::new(Semaphore::new(limits::TRANSFERS)),
         };
         let mut lease = Lease::new(
             started,
             bounded(settings.driver_timeout),
             limits::FIRST_DRIVER,
         );
-        if let Some(until) = lease::read_back(&settings.directory.join(LEASE_FILE)) {
+        let (extensions, until) = Extensions::open(settings.directory.join("lease.json"));
+        if let Some(until) = until {
             lease.keep(started, bounded(until.saturating_sub(unix_now())));
         }
         let home = lock_file(&settings.directory).ok();
@@ -165,6 +168,7 @@ impl Agent {
             work,
             started,
             lease: RefCell::new(lease),
+            extensions,
             arrived: Notify::new(),
             phase: watch::Sender::new(Phase::Running),
             owner: RefCell::new(None),
@@ -205,16 +209,10 @@ impl Agent {
         let now = Instant::now();
         self.lease.borrow_mut().keep(now, bounded(seconds));
         let until = unix_now().saturating_add(bounded(seconds).as_secs());
-        let path = self.settings.directory.join(LEASE_FILE);
-        let written = {
-            let path = path.clone();
-            tokio::task::spawn_blocking(move || lease::write_down(&path, until)).await
-        };
-        match written {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(e)) => Err(kept_but(&path, &e)),
-            Err(e) => Err(kept_but(&path, &e)),
-        }
+        let written = self.extensions.extend(until).await;
+        written.map_err(|reason| {
+            format!("the lease is extended until the agent ends, but not beyond: {reason}")
+        })
     }
 
     /// The state of the node.
@@ -348,15 +346,6 @@ fn lock_file(directory: &Path) -> std::io::Result<(u64, u64)> {
     Ok((metadata.dev(), metadata.ino()))
 }
 
-const LEASE_FILE: &str = "lease.json";
-
-fn kept_but(path: &Path, error: &dyn std::fmt::Display) -> String {
-    format!(
-        "the lease is extended until the agent ends, but not beyond: write {}: {error}",
-        path.display()
-    )
-}
-
 fn unix_now() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
@@ -400,6 +389,7 @@ impl Signals {
 
 /// Serves until the agent's end, and ends it. Gives the process's exit status.
 pub(crate) async fn run(agent: Rc<Agent>, endpoint: quinn::Endpoint, mut signals: Signals) -> i32 {
+    let sweeper = tokio::task::spawn_local(keep_swept(Arc::clone(&agent.store)));
     let mut sessions = JoinSet::new();
     let mut phase = agent.phase();
     let mut looks = tokio::time::interval(HOME_LOOK);
@@ -424,6 +414,7 @@ pub(crate) async fn run(agent: Rc<Agent>, endpoint: quinn::Endpoint, mut signals
             _ = phase.wait_for(|phase| phase.end().is_some()) => break,
         }
     }
+    sweeper.abort();
     let reason = phase.borrow().end().unwrap_or_default().to_owned();
     tracing::info!(reason, "ending");
     endpoint.set_server_config(None);
@@ -450,6 +441,19 @@ pub(crate) async fn run(agent: Rc<Agent>, endpoint: quinn::Endpoint, mut signals
     endpoint.close(session::CLOSE_ORDERLY, b"the agent has ended");
     let _ = timeout(CLOSE_WAIT, endpoint.wait_idle()).await;
     0
+}
+
+/// Sweeps the store now and then, for as long as it is awaited.
+async fn keep_swept(store: Arc<Store>) {
+    loop {
+        let store = Arc::clone(&store);
+        match tokio::task::spawn_blocking(move || store.sweep()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(e)) => tracing::warn!("sweep the content store: {e}"),
+            Err(e) => tracing::error!("sweep the content store: {e}"),
+        }
+        tokio::time::sleep(limits::STORE_SWEEP).await;
+    }
 }
 
 /// Logs a task that panicked; its message is in the log already.

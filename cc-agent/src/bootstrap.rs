@@ -31,9 +31,7 @@ use crate::status;
 /// Descriptors for [`limits::WORKERS_PER_NODE`] workers, their bulk streams, and sessions.
 const DESCRIPTORS: u64 = 16 * 1024;
 
-/// How long the lock of a directory is tried for, and how often: an agent that runs holds it
-/// for good.
-const LOCK_WAIT: Duration = Duration::from_millis(500);
+/// How often the lock of a directory is tried for.
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
 /// The lock of a node's directory, held for life. Its content names the holder.
@@ -103,8 +101,8 @@ fn start(starter: &mut Starter) -> Result<i32, String> {
 
     let runtime = Builder::new_current_thread()
         .enable_all()
-        // A thread for a file now and then, and no more than a few.
-        .max_blocking_threads(4)
+        // Each ends when it has had nothing to do for some seconds.
+        .max_blocking_threads(limits::FILE_THREADS)
         .build_local(LocalOptions::default())
         .map_err(|e| format!("start the runtime: {e}"))?;
     let status = runtime.block_on(serve(starter, settings, credentials, lock));
@@ -212,7 +210,7 @@ fn lock(directory: &Path) -> Result<Lock, String> {
             .open(&path)
             .map_err(|e| format!("open {}: {e}", path.display()))
     };
-    let until = Instant::now() + LOCK_WAIT;
+    let until = Instant::now() + limits::AGENT_LOCK_WAIT;
     let mut taken = Flock::lock(open()?, FlockArg::LockExclusiveNonblock);
     // Who looks whether an agent is there holds it for a moment, too.
     while let Err((_, nix::errno::Errno::EWOULDBLOCK)) = taken

@@ -126,7 +126,7 @@ impl PutStream {
     ) -> Result<(Self, Transfer), TransferError> {
         let length = put.length;
         let (send, mut recv) = open(connection, &StreamHeader::Put(put)).await?;
-        let first = answer(&mut recv, limits::REQUEST_WAIT, "offering the content").await?;
+        let first = answer(&mut recv, limits::TRANSFER_SILENCE, "offering the content").await?;
         if !matches!(first, Transfer::Data { .. } | Transfer::Present) {
             let text = "an answer that does not belong here".to_owned();
             return Err(TransferError::Stream("offering the content", text));
@@ -181,7 +181,7 @@ impl PutStream {
 }
 
 /// Sends content to a node's store, to a place on it if the header has one, and onward to the
-/// nodes that the header lists.
+/// stores of the nodes that the header lists.
 ///
 /// `progress` is told how many bytes of the content, uncompressed, have been sent; all of
 /// them if the node had it.
@@ -263,7 +263,7 @@ pub async fn get(
     let fetched = async {
         let (mut send, mut recv) = open(connection, &header).await?;
         let _ = send.finish();
-        match answer(&mut recv, limits::REQUEST_WAIT, "asking for the file").await? {
+        match answer(&mut recv, limits::TRANSFER_SILENCE, "asking for the file").await? {
             Transfer::Data { length, mode } => {
                 fetch::fetch(recv, length, mode, destination, progress).await
             }

@@ -18,7 +18,7 @@ use quinn::{RecvStream, SendStream, VarInt};
 use rustix::process::Signal;
 use tokio::net::unix::pipe;
 use tokio::process::Command;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc, watch};
 use tokio::time::timeout;
 
 mod job;
@@ -38,6 +38,8 @@ const QUEUE: usize = 4;
 /// The most that a pipe or terminal may still hold when the command has ended: the kernel's
 /// limit for what users may set. More was written by somebody who outlived it.
 const LEFT_BEHIND: usize = 1 << 20;
+/// What a piece of waiting input costs besides its bytes, so that empty ones are bounded, too.
+const PIECE_COST: usize = 64;
 /// What ends a terminal's input: control-D.
 const END_OF_INPUT: &[u8] = &[4];
 
@@ -283,16 +285,50 @@ async fn forward(
     }
 }
 
-/// Gives the command what comes from the client, until that ends.
+/// Gives the command what comes from the client, until that ends. Signals and sizes do not wait
+/// for the command to read its input.
 async fn feed(
     recv: &mut RecvStream,
     input: &mut Input,
     job: &Job,
     window: Option<&Window>,
 ) -> Result<(), FramedError> {
+    let room = Semaphore::new(limits::EXEC_INPUT);
+    // Has no more pieces than there is room for.
+    let (queue, mut waiting) = mpsc::unbounded_channel::<Piece<'_>>();
+    let write = async {
+        while let Some((bytes, taken)) = waiting.recv().await {
+            input.write(&bytes).await;
+            drop(taken);
+        }
+        *input = Input::Closed;
+        Ok(())
+    };
+    let read = receive(recv, queue, &room, job, window);
+    tokio::try_join!(read, write).map(|_| ())
+}
+
+/// A piece of input, with its part of the room.
+type Piece<'a> = (Vec<u8>, SemaphorePermit<'a>);
+
+/// Acts on the client's frames until their end.
+async fn receive<'a>(
+    recv: &mut RecvStream,
+    queue: mpsc::UnboundedSender<Piece<'a>>,
+    room: &'a Semaphore,
+    job: &Job,
+    window: Option<&Window>,
+) -> Result<(), FramedError> {
     loop {
         match framed::read_value(recv).await? {
-            Some(ExecFrame::Input(bytes)) => input.write(&bytes).await,
+            Some(ExecFrame::Input(bytes)) => {
+                let takes = bytes.len().saturating_add(PIECE_COST);
+                let takes = takes.min(limits::EXEC_INPUT) as u32;
+                // Neither is closed before this ends.
+                if let Ok(taken) = room.acquire_many(takes).await {
+                    let _ = queue.send((bytes, taken));
+                }
+            }
             Some(ExecFrame::Resize(columns, rows)) => {
                 if let Some(window) = window {
                     window.resize(columns, rows);
@@ -305,10 +341,7 @@ async fn feed(
                 }
             }
             Some(_) => return Err(WireError::Malformed("frame to a command").into()),
-            None => {
-                *input = Input::Closed;
-                return Ok(());
-            }
+            None => return Ok(()),
         }
     }
 }

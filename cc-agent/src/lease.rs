@@ -5,10 +5,11 @@
 //! agent's business.
 
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
+use tokio::sync::Mutex;
 
 /// A lease, on the monotonic clock of one process.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,11 +63,49 @@ struct Written {
     until: u64,
 }
 
+/// The extensions of a lease on disk.
+#[derive(Debug)]
+pub(crate) struct Extensions {
+    path: PathBuf,
+    /// The latest end that is written down. Held while the file is written.
+    until: Mutex<u64>,
+}
+
+impl Extensions {
+    /// Finds what was written down: the lease's end in seconds since 1970, if any.
+    pub(crate) fn open(path: PathBuf) -> (Self, Option<u64>) {
+        let until = read_back(&path);
+        let extensions = Self {
+            path,
+            until: Mutex::new(until.unwrap_or(0)),
+        };
+        (extensions, until)
+    }
+
+    /// Writes an extension down, unless a longer one is.
+    ///
+    /// # Errors
+    /// Fails when the file cannot be written; what it held before stays.
+    pub(crate) async fn extend(&self, until: u64) -> Result<(), String> {
+        let mut written = self.until.lock().await;
+        if until <= *written {
+            return Ok(());
+        }
+        let path = self.path.clone();
+        tokio::task::spawn_blocking(move || write_down(&path, until))
+            .await
+            .unwrap_or_else(|e| Err(std::io::Error::other(e)))
+            .map_err(|e| format!("write {}: {e}", self.path.display()))?;
+        *written = until;
+        Ok(())
+    }
+}
+
 /// Writes an extension down: the lease lasts until `until`, in seconds since 1970.
 ///
 /// # Errors
 /// Fails when the file cannot be written; what it held before stays.
-pub(crate) fn write_down(path: &Path, until: u64) -> std::io::Result<()> {
+fn write_down(path: &Path, until: u64) -> std::io::Result<()> {
     let temporary = path.with_extension("json.new");
     let mut file = std::fs::File::create(&temporary)?;
     file.write_all(&serde_json::to_vec(&Written { until })?)?;
@@ -76,7 +115,7 @@ pub(crate) fn write_down(path: &Path, until: u64) -> std::io::Result<()> {
 
 /// The end of an extension that was written down, in seconds since 1970. A file that is
 /// missing or damaged extends nothing.
-pub(crate) fn read_back(path: &Path) -> Option<u64> {
+fn read_back(path: &Path) -> Option<u64> {
     let bytes = std::fs::read(path).ok()?;
     let written: Written = serde_json::from_slice(&bytes).ok()?;
     Some(written.until)
@@ -120,6 +159,19 @@ mod tests {
         lease.keep(start + 2 * SECOND, SECOND);
         assert_eq!(lease.end(), start + 3 * SECOND);
         assert!(!lease.arrived());
+    }
+
+    #[tokio::test]
+    async fn of_extensions_at_once_the_longest_stays() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("lease.json");
+        let (extensions, until) = Extensions::open(path.clone());
+        assert_eq!(until, None);
+        let extend = |until| extensions.extend(until);
+        let (a, b, c) = tokio::join!(extend(300), extend(900), extend(600));
+        assert_eq!((a, b, c), (Ok(()), Ok(()), Ok(())));
+        assert_eq!(Extensions::open(path).1, Some(900));
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
     }
 
     #[test]

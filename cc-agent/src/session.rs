@@ -86,6 +86,8 @@ pub(crate) struct Session {
     pub(crate) kind: SessionKind,
     /// Bounds the bulk streams under way.
     pub(crate) bulk: Semaphore,
+    /// Bounds the transfers under way.
+    pub(crate) transfers: Semaphore,
     heard: Rc<Cell<Instant>>,
     /// Whether its client has ordered the agent's end.
     asked_to_end: Cell<bool>,
@@ -202,6 +204,7 @@ async fn begin(
         id: place.session,
         kind: hello.session,
         bulk: Semaphore::new(limits::BULK_STREAMS),
+        transfers: Semaphore::new(limits::SESSION_TRANSFERS),
         heard,
         asked_to_end: Cell::new(false),
         pending: Cell::new(0),
@@ -456,8 +459,10 @@ impl Session {
             Request::StartWorkers(..) | Request::StopWorkers { .. } => {
                 self.kind == SessionKind::Owner
             }
-            Request::Have(_) | Request::Place(..) => true,
-            Request::Logs { .. }
+            Request::Have(_) => true,
+            // An agent that is no longer its cluster's must not be every other node's.
+            Request::Place(..)
+            | Request::Logs { .. }
             | Request::Status
             | Request::Extend { .. }
             | Request::RestartWorkers => self.kind != SessionKind::Peer,

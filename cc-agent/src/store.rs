@@ -4,7 +4,7 @@
 //! file and a rename: under a hash's name there is never part of its content, and two writers of
 //! the same content both succeed. Nothing is synced to disk: the store is a cache, and a
 //! length that is not what was asked for counts as absent. What no node has linked and nobody has
-//! asked for in a week is removed when an agent opens the store.
+//! asked for in a week is removed when an agent sweeps the store, as every one does now and then.
 
 use std::fs::{self, File, Permissions};
 use std::io;
@@ -50,14 +50,20 @@ pub(crate) struct Store {
 }
 
 impl Store {
-    /// Opens the store in a directory, which is made if missing, and removes what others have
-    /// left unfinished, or not used, for long.
+    /// Opens the store in a directory, which is made if missing.
     pub(crate) fn open(directory: &Path) -> io::Result<Arc<Self>> {
         fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(directory)?;
-        for entry in fs::read_dir(directory)?.flatten() {
+        Ok(Arc::new(Self {
+            directory: directory.to_owned(),
+        }))
+    }
+
+    /// Removes what anyone has left unfinished, or not used, for long.
+    pub(crate) fn sweep(&self) -> io::Result<()> {
+        for entry in fs::read_dir(&self.directory)?.flatten() {
             let name = entry.file_name();
             let name = name.to_string_lossy();
             let Ok(metadata) = entry.metadata() else {
@@ -75,9 +81,7 @@ impl Store {
                 let _ = fs::remove_file(entry.path());
             }
         }
-        Ok(Arc::new(Self {
-            directory: directory.to_owned(),
-        }))
+        Ok(())
     }
 
     /// Where the store is.
@@ -320,13 +324,20 @@ mod tests {
         }
         let present = |store: &Store| [unused, looked_up, linked].map(|h| store.path(h).exists());
         assert!(store.has(looked_up));
-        let store = Store::open(&path).unwrap();
+        let unfinished = [store.unfinished().unwrap(), store.unfinished().unwrap()];
+        let abandoned = SystemTime::now() - 2 * ABANDONED;
+        unfinished[0].as_file().set_modified(abandoned).unwrap();
+        store.sweep().unwrap();
+        assert_eq!(
+            [0, 1].map(|n: usize| unfinished[n].path().exists()),
+            [false, true]
+        );
         assert_eq!(present(&store), [false, true, true]);
         // The next program takes the former one's place.
         link = store.keep(looked_up, &directory.path().join("node"));
         assert_eq!(fs::read(&link).unwrap(), b"2");
         assert_eq!(store.keep(looked_up, &directory.path().join("node")), link);
-        let store = Store::open(&path).unwrap();
+        store.sweep().unwrap();
         assert_eq!(present(&store), [false, true, false]);
         assert_eq!(
             fs::read_dir(directory.path().join("node")).unwrap().count(),

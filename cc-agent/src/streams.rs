@@ -102,8 +102,20 @@ async fn serve_one(
             };
             to_worker(&session, worker, message, send, recv).await;
         }
-        StreamHeader::Put(put) => transfer::serve_put(&agent.transfer, put, send, recv).await,
-        StreamHeader::Get(get) => transfer::serve_get(&agent.transfer, get, send, recv).await,
+        // An agent that is no longer its cluster's must not be every other node's.
+        StreamHeader::Put(put) if session.kind == SessionKind::Peer && put.place.is_some() => {
+            let node = agent.settings.node;
+            let reason = format!("{node}: a session of kind Peer may not make files");
+            transfer::refuse(reason, send, recv).await;
+        }
+        StreamHeader::Put(put) => match agent.transfer.turn(&session.transfers).await {
+            Ok(_turn) => transfer::serve_put(&agent.transfer, put, send, recv).await,
+            Err(reason) => transfer::refuse(reason, send, recv).await,
+        },
+        StreamHeader::Get(get) => match agent.transfer.turn(&session.transfers).await {
+            Ok(_turn) => transfer::serve_get(&agent.transfer, get, send, recv).await,
+            Err(reason) => transfer::refuse(reason, send, recv).await,
+        },
         StreamHeader::Exec(exec) => exec::serve_exec(&agent.work, exec, send, recv).await,
     }
     Ok(())

@@ -19,7 +19,7 @@ use cc_core::net::identity::Credentials;
 use cc_core::tree::branches;
 use cc_core::wire::stream::{PeerAddress, Put, Transfer};
 use quinn::{RecvStream, SendStream, VarInt};
-use tokio::sync::mpsc;
+use tokio::sync::{AcquireError, Semaphore, SemaphorePermit, mpsc};
 use tokio::time::timeout;
 
 use crate::store::Store;
@@ -53,6 +53,39 @@ pub(crate) struct TransferNode {
     pub(crate) base: PathBuf,
     /// What this agent shows to other agents.
     pub(crate) credentials: Credentials,
+    /// Bounds the transfers under way, of all sessions.
+    pub(crate) turns: Arc<Semaphore>,
+}
+
+/// A transfer's turn. Others wait for it while it is held.
+pub(crate) struct Turn<'a> {
+    _session: SemaphorePermit<'a>,
+    _agent: SemaphorePermit<'a>,
+}
+
+impl TransferNode {
+    /// Waits until few enough transfers are under way, in the session and in all.
+    pub(crate) async fn turn<'a>(&'a self, session: &'a Semaphore) -> Result<Turn<'a>, String> {
+        let turn = async {
+            // First the session's: who waits for that takes nothing from others.
+            let session = session.acquire().await?;
+            let agent = self.turns.acquire().await?;
+            Ok::<_, AcquireError>(Turn {
+                _session: session,
+                _agent: agent,
+            })
+        };
+        match timeout(limits::TRANSFER_TURN, turn).await {
+            Ok(Ok(turn)) => Ok(turn),
+            Ok(Err(e)) => Err(format!("{}: {e}", self.node)),
+            Err(_) => Err(format!(
+                "{}: waiting for other transfers: none of them has ended within {} s; try again \
+                 when they have",
+                self.node,
+                limits::TRANSFER_TURN.as_secs()
+            )),
+        }
+    }
 }
 
 /// How long to wait for the answer after the last of the data.
@@ -86,6 +119,14 @@ pub(crate) async fn serve_put(
         tracing::warn!(hash = %put.hash, "a put failed: {text}");
     }
     answer_with(&mut send, &answer).await;
+    let _ = send.finish();
+}
+
+/// Answers a put or get with the reason why nothing comes of it.
+pub(crate) async fn refuse(reason: String, mut send: SendStream, mut recv: RecvStream) {
+    tracing::warn!("a transfer is refused: {reason}");
+    let _ = recv.stop(VarInt::from_u32(0));
+    answer_with(&mut send, &Transfer::Failed(reason)).await;
     let _ = send.finish();
 }
 

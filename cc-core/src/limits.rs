@@ -87,6 +87,10 @@ pub const AGENT_START: Duration = Duration::from_secs(30);
 /// while it starts, and 1,024 is a usual limit of a process.
 pub const AGENT_STARTS: usize = 32;
 
+/// Trying for the lock of a node's directory: who looks whether an agent is there holds it for
+/// a moment, an agent that runs for good.
+pub const AGENT_LOCK_WAIT: Duration = Duration::from_secs(1);
+
 /// Between asking an agent to end and killing it: [`STOP_GRACE`] for its workers, and some
 /// time for what they leave.
 pub const AGENT_STOP: Duration = Duration::from_secs(5);
@@ -111,6 +115,9 @@ pub const FIRST_DRIVER: Duration = Duration::from_secs(120);
 /// Content of a store that no node uses is removed when it was not asked for in this time:
 /// long enough to find last week's build there, short enough that daily builds fill no disk.
 pub const STORE_UNUSED: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// How often an agent removes such content.
+pub const STORE_SWEEP: Duration = Duration::from_secs(3600);
 
 /// Lines of stderr kept as evidence of a worker's death.
 pub const STDERR_TAIL_LINES: usize = 50;
@@ -150,8 +157,10 @@ pub const ORDERED_WINDOW: usize = 64 * 1024;
 /// Chunk in which values, files and binaries are read and written.
 pub const CHUNK: usize = 256 * 1024;
 
-/// Slots of workers that one node can be asked for.
-pub const WORKERS_PER_NODE: u32 = 1_024;
+/// Slots of workers that one node can be asked for: about as many as the largest machines have
+/// cores, and few enough for their lanes to leave half of a connection's [`STREAMS`] to bulk
+/// values, files and commands.
+pub const WORKERS_PER_NODE: u32 = 512;
 
 /// Nodes that one cluster can be asked for.
 pub const NODES: u32 = 10_000;
@@ -163,6 +172,24 @@ pub const TRANSFER_STALL: Duration = Duration::from_secs(60);
 /// How long the giver of a transfer may be silent: longer than a whole tree below it may
 /// stall, since it is held back by them.
 pub const TRANSFER_SILENCE: Duration = Duration::from_secs(600);
+
+/// Transfers under way at once at one agent, each with a thread that may wait for a slow client;
+/// more wait for their turn.
+pub const TRANSFERS: usize = 32;
+
+/// Transfers under way at once in one session, so that one client's leave room for others'.
+pub const SESSION_TRANSFERS: usize = 8;
+
+/// How long a transfer waits for its turn before it is refused. A client waits for longer.
+pub const TRANSFER_TURN: Duration = Duration::from_secs(300);
+
+/// Threads of an agent for files. [`TRANSFERS`] take no more than half of them, so that what
+/// waits for nobody always finds one.
+pub const FILE_THREADS: usize = 2 * TRANSFERS;
+
+/// Bytes of input that wait at an agent for a command that does not read it. Signals and sizes
+/// overtake these; what a client sends beyond holds up what comes after it.
+pub const EXEC_INPUT: usize = 1 << 20;
 
 /// Slowest pace, in bytes a second, at which a node is expected to put received content in its
 /// place; with [`TRANSFER_SILENCE`] it bounds the wait for the last answer.

@@ -137,8 +137,9 @@ fn write(
     last_answer(&mut parts)?;
     complete?;
     if let Some(file) = file {
+        // No more than permissions: a node must not make programs here that run as their owner.
         file.as_file()
-            .set_permissions(Permissions::from_mode(mode & 0o7777))
+            .set_permissions(Permissions::from_mode(mode & 0o777))
             .and_then(|()| Ok(file.into_temp_path().persist(path)?))
             .map_err(writing)?;
     }

@@ -171,6 +171,22 @@ async fn signals_reach_the_whole_group() {
 }
 
 #[tokio::test]
+async fn signals_overtake_input_that_nobody_reads() {
+    let bench = Bench::new().await;
+    let script = "trap 'echo got; exit 5' INT; echo ready; while :; do sleep 60; done";
+    let mut session = bench.start(script, None).await;
+    assert_eq!(first_line(&mut session).await, "ready");
+    // More than a pipe holds.
+    for _ in 0..8 {
+        let input = ExecFrame::Input(vec![b'x'; 65_536]);
+        session.send(input).await.unwrap();
+    }
+    session.send(ExecFrame::Signal(2)).await.unwrap();
+    let (output, _, last) = collect(&mut session).await;
+    assert_eq!((output.as_str(), last), ("got\n", ended(5)));
+}
+
+#[tokio::test]
 async fn nothing_outlives_the_command() {
     let bench = Bench::new().await;
     // In the background, deaf, and with the pipes open.

@@ -273,7 +273,11 @@ impl Supervisor {
     /// Begins to listen.
     pub(crate) fn subscribe(self: &Arc<Self>) -> Subscription {
         let (listener, deaths) = mpsc::channel(limits::DEATHS);
-        lock(&self.listeners).push(listener);
+        let mut listeners = lock(&self.listeners);
+        // Those of sessions that are over: a node may go on for long without a death.
+        listeners.retain(|listener| !listener.is_closed());
+        listeners.push(listener);
+        drop(listeners);
         Subscription::new(self.clone(), deaths)
     }
 

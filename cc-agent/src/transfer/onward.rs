@@ -88,9 +88,12 @@ impl Below {
                 credentials: node.credentials.clone(),
                 head: branch.member.clone(),
             };
+            // Where it goes on the others is not an agent's to say.
             let put = Put {
+                hash: put.hash,
+                length: put.length,
+                place: None,
                 onward: branch.below.clone(),
-                ..put.clone()
             };
             below.tasks.spawn(link.pass_on(put, parts, want.clone()));
         }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use cc_core::ids::{ContentHash, Handle, NodeIndex};
+use cc_core::limits;
 use cc_core::net::identity::{Authority, Role, Subject};
 use cc_core::net::{endpoint, framed};
 use cc_core::wire::control::{
@@ -13,6 +14,7 @@ use cc_core::wire::control::{
 };
 use cc_core::wire::stream::{PeerAddress, Place, Put, StreamHeader, Transfer};
 use tempfile::TempDir;
+use tokio::sync::Semaphore;
 
 use crate::exec::serve_exec;
 use crate::store::Store;
@@ -77,6 +79,7 @@ impl Cluster {
                 store: Store::open(&store).unwrap(),
                 base,
                 credentials,
+                turns: Arc::new(Semaphore::new(limits::TRANSFERS)),
             },
             address: endpoint.local_addr().unwrap(),
             accepted: Arc::default(),

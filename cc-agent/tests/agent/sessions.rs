@@ -3,7 +3,7 @@
 use std::os::unix::fs::PermissionsExt as _;
 
 use crate::common::{Client, Cluster, LONG, closed};
-use cc_core::ids::{NodeIndex, WorkerId, WorkerKey};
+use cc_core::ids::{ContentHash, NodeIndex, WorkerId, WorkerKey};
 use cc_core::limits;
 use cc_core::net::framed;
 use cc_core::net::identity::{Authority, Role, Subject};
@@ -11,8 +11,9 @@ use cc_core::wire::control::{
     Answer, Frame, FromAgent, Program, Refusal, RefusalKind, Request, SessionKind, Shutdown,
     ToAgent, WorkerCommand,
 };
-use cc_core::wire::stream::StreamHeader;
+use cc_core::wire::stream::{Place, Put, StreamHeader, Transfer};
 use nix::sys::signal::Signal;
+use quinn::{Connection, SendStream};
 use tokio::time::timeout;
 
 const ORDERLY: u64 = 0;
@@ -105,6 +106,96 @@ async fn an_owner_whose_process_is_gone_holds_nothing() {
     let (_dead, answer) = cluster.greet(&agent, hello).await;
     assert!(matches!(answer, Frame::Message(FromAgent::Welcome(_))));
     cluster.session(&agent, SessionKind::Owner).await;
+}
+
+/// Begins a put; gives its stream and the first answer.
+async fn put(
+    connection: &Connection,
+    content: &[u8],
+    place: Option<Place>,
+) -> (SendStream, Transfer) {
+    let (mut send, mut recv) = connection.open_bi().await.unwrap();
+    let header = StreamHeader::Put(Put {
+        hash: ContentHash::of(content),
+        length: content.len() as u64,
+        place,
+        onward: Vec::new(),
+    });
+    framed::write_header(&mut send, &header).await.unwrap();
+    let answer = timeout(LONG, framed::read_value(&mut recv)).await.unwrap();
+    (send, answer.unwrap().unwrap())
+}
+
+fn file(path: &str) -> Place {
+    Place {
+        path: path.to_owned(),
+        mode: 0o644,
+    }
+}
+
+#[tokio::test]
+async fn an_agent_may_bring_content_but_make_no_files() {
+    let cluster = Cluster::new();
+    let agent = cluster.start();
+    let other = cluster.credentials(Role::Agent(NodeIndex(1)));
+    let connection = cluster.connect_as(&agent, &other).await.unwrap();
+    let mut peer = Client::new(connection).await;
+    peer.say(Frame::Hello(cluster.hello(SessionKind::Peer)))
+        .await;
+    let welcome = peer.hear().await.unwrap();
+    assert!(matches!(welcome, Frame::Message(FromAgent::Welcome(_))));
+
+    let target = cluster.directory.path().join("target");
+    let path = target.to_str().unwrap();
+    let (_, answer) = put(&peer.connection, b"content", Some(file(path))).await;
+    let Transfer::Failed(reason) = answer else {
+        panic!("not refused: {answer:?}");
+    };
+    assert!(reason.starts_with("node 0: ") && reason.contains("may not make files"));
+    let hash = ContentHash::of(b"content");
+    let refused = peer.ask(1, Request::Place(hash, file(path))).await;
+    assert!(refused.unwrap_err().contains("may not"));
+    assert_eq!(
+        peer.ask(2, Request::Have(vec![hash])).await,
+        Ok(Answer::Present(vec![false]))
+    );
+    let (_, answer) = put(&peer.connection, b"content", None).await;
+    assert!(matches!(answer, Transfer::Data { .. }), "{answer:?}");
+    assert!(!target.exists());
+}
+
+#[tokio::test]
+async fn slow_transfers_hold_up_only_transfers() {
+    let cluster = Cluster::new();
+    let agent = cluster.start();
+    let mut tool = cluster.session(&agent, SessionKind::Tool).await;
+    let connection = tool.connection.clone();
+    let stored = zstd::encode_all(&b"content"[..], 1).unwrap();
+    let (mut send, _) = put(&connection, b"content", None).await;
+    send.write_all(&stored).await.unwrap();
+    send.finish().unwrap();
+    let mut slow = Vec::new();
+    for n in 0..limits::SESSION_TRANSFERS {
+        let (send, answer) = put(&connection, format!("never sent {n}").as_bytes(), None).await;
+        assert!(matches!(answer, Transfer::Data { .. }), "{answer:?}");
+        slow.push(send);
+    }
+    // One too many, for this session.
+    let next = put(&connection, b"one more", None);
+    tokio::pin!(next);
+    assert!(
+        timeout(std::time::Duration::from_millis(100), &mut next)
+            .await
+            .is_err()
+    );
+    let other = cluster.session(&agent, SessionKind::Tool).await;
+    put(&other.connection, b"another's", None).await;
+    slow.pop().unwrap().reset(1u32.into()).unwrap();
+    let (_, answer) = next.await;
+    assert!(matches!(answer, Transfer::Data { .. }), "{answer:?}");
+    let hash = ContentHash::of(b"content");
+    let placed = tool.ask(1, Request::Place(hash, file("placed"))).await;
+    assert_eq!(placed, Ok(Answer::Done));
 }
 
 #[tokio::test]

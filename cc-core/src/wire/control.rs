@@ -174,7 +174,7 @@ pub enum Request {
     },
     /// Which of these are in the content store? Answered by [`Answer::Present`].
     Have(Vec<ContentHash>),
-    /// Make a file from content in the store. Answered by [`Answer::Done`].
+    /// Make a file from content in the store (not for peers). Answered by [`Answer::Done`].
     Place(ContentHash, Place),
     /// Send the log from now on, and first what the rings still hold if asked. Answered by
     /// [`Answer::Done`]; lines come as [`FromAgent::Log`].

@@ -53,9 +53,10 @@ pub struct Put {
     pub hash: ContentHash,
     /// Its uncompressed length in bytes.
     pub length: u64,
-    /// Where it goes besides the store.
+    /// Where it goes besides the store: on this node only. For a driver or tool; one agent may
+    /// not make files on another's node.
     pub place: Option<Place>,
-    /// The agents that this one passes the content on to, in a tree.
+    /// The agents that this one passes the content on to, in a tree, for their stores only.
     pub onward: Vec<PeerAddress>,
 }
 
