@@ -8,6 +8,7 @@ use std::rc::Rc;
 
 use cc_core::ids::WorkerKey;
 use cc_core::limits;
+use cc_core::net::endpoint::LANE_PRIORITY;
 use cc_core::net::framed::{self, FramedError};
 use cc_core::wire::control::SessionKind;
 use cc_core::wire::local::ToWorker;
@@ -81,6 +82,8 @@ async fn serve_one(
     match header {
         StreamHeader::Control => {}
         StreamHeader::Lane { worker, id } => {
+            // Small frames go before the large values of the same connection.
+            let _ = send.set_priority(LANE_PRIORITY);
             let message = ToWorker::Lane {
                 session: session.id,
                 id,

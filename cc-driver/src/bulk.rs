@@ -68,7 +68,10 @@ async fn try_push(push: Push) -> Result<(), BulkError> {
         direction,
     };
     framed::write_header(&mut send, &header).await?;
-    let mut parts = vec![bytes::Bytes::from(head(&arguments)), arguments.body];
+    let mut parts = vec![
+        bytes::Bytes::from(head(&arguments)),
+        arguments.body.to_bytes(),
+    ];
     parts.extend(arguments.attachments);
     let mut parts = &mut parts[..];
     while !parts.is_empty() {
@@ -192,7 +195,10 @@ async fn read(
 
 /// The whole of a value in the form of a bulk stream, for the content store.
 pub(crate) fn stored_form(arguments: &Arguments) -> Vec<bytes::Bytes> {
-    let mut parts = vec![bytes::Bytes::from(head(arguments)), arguments.body.clone()];
+    let mut parts = vec![
+        bytes::Bytes::from(head(arguments)),
+        arguments.body.to_bytes(),
+    ];
     parts.extend(arguments.attachments.iter().cloned());
     parts
 }

@@ -50,6 +50,8 @@ impl std::fmt::Debug for ClusterCore {
 
 impl Drop for ClusterCore {
     fn drop(&mut self) {
+        // Calls and workers may be held longer than the cluster and its driver.
+        self.pool.close("the cluster was dropped");
         // Only lets go, as dropping a connection does: nobody can use the sessions any more, and
         // they would go on renewing the lease and keep every other driver out.
         for session in lock(&self.sessions).values() {
@@ -106,6 +108,20 @@ impl ClusterCore {
             sessions: sessions.to_vec(),
             one_store: self.plan.contract().has_one_store(),
         }
+    }
+
+    /// The nodes that are not there, each as an error.
+    pub(crate) fn absent(&self) -> Vec<DriverError> {
+        let sessions = lock(&self.sessions);
+        let absent = self
+            .nodes
+            .iter()
+            .filter(|n| !sessions.contains_key(&n.node));
+        let error = |n: &NodeRecord| {
+            let reason = "the node is lost; `resume` starts it again";
+            DriverError::node(n.node, "reach the agent", reason)
+        };
+        absent.map(error).collect()
     }
 
     pub(crate) fn note_missing(&self, errors: Vec<DriverError>) {

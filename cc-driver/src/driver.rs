@@ -13,7 +13,7 @@ use crate::binary::{self, Binary};
 use crate::cluster::Cluster;
 use crate::error::DriverError;
 use crate::lifecycle;
-use crate::logs::{LogSink, WorkerLine};
+use crate::logs::{Handler, LogSink, WorkerLine};
 use crate::network::Network;
 use crate::records::{Listed, StateDirectory};
 use crate::tools::Tools;
@@ -61,7 +61,7 @@ pub struct DriverBuilder {
     state: Option<PathBuf>,
     worker: Option<PathBuf>,
     agent: Option<PathBuf>,
-    log: Option<LogSink>,
+    log: Option<Handler>,
 }
 
 impl DriverBuilder {
@@ -86,8 +86,8 @@ impl DriverBuilder {
     }
 
     /// Gets every line that workers write, instead of printing it.
-    pub fn on_log(mut self, handler: impl Fn(WorkerLine) + Send + Sync + 'static) -> Self {
-        self.log = Some(LogSink::Call(Arc::new(handler)));
+    pub fn on_log(mut self, handler: impl Fn(WorkerLine) + Send + 'static) -> Self {
+        self.log = Some(Handler(Box::new(handler)));
         self
     }
 
@@ -113,7 +113,8 @@ impl DriverBuilder {
             core: Arc::new(DriverCore {
                 network: Network::start()?,
                 state,
-                log: self.log.unwrap_or(LogSink::Print),
+                log: LogSink::start(self.log)
+                    .map_err(|e| DriverError::local("start the log thread", e))?,
                 worker,
                 agent: self.agent,
                 next_id: AtomicU32::new(2),
@@ -295,6 +296,7 @@ impl Driver {
     /// one's time-out. `#[cc_driver::main]` does it at the end.
     pub async fn close(&self) {
         self.core.network.close().await;
+        self.core.log.flush().await;
     }
 }
 

@@ -196,6 +196,23 @@ impl DriverError {
         }
     }
 
+    /// Whether an agent refused because somebody else owns the cluster, or the like.
+    pub(crate) fn is_refusal(&self) -> bool {
+        match self {
+            Self::Refused { .. } => true,
+            Self::Several(Failures(errors)) => errors.iter().any(Self::is_refusal),
+            _ => false,
+        }
+    }
+
+    /// One error for several.
+    pub(crate) fn several(mut errors: Vec<Self>) -> Self {
+        match errors.len() {
+            1 => errors.remove(0),
+            _ => Self::Several(Failures(errors)),
+        }
+    }
+
     /// One error for all, or none.
     pub(crate) fn all(mut errors: Vec<Self>) -> Result<(), Self> {
         match errors.len() {

@@ -45,7 +45,7 @@ pub(crate) async fn upload(
         }
     };
     let place = Place { path: remote, mode };
-    ship::everywhere(&nodes, hash, length, file, Some(place), add).await?;
+    ship::everywhere(&nodes, hash, length, Arc::new(file), Some(place), add).await?;
     if let Some(progress) = progress {
         progress.finish();
     }

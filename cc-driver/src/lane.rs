@@ -7,6 +7,7 @@ use std::time::Duration;
 use cc_core::death::{Cause, Death};
 use cc_core::ids::{WorkerId, WorkerKey};
 use cc_core::limits;
+use cc_core::net::endpoint::LANE_PRIORITY;
 use cc_core::net::framed;
 use cc_core::wire::lane::{self, Frame, Functions};
 use cc_core::wire::stream::StreamHeader;
@@ -36,6 +37,8 @@ pub(crate) async fn open(
     };
     let opening = async {
         let (mut send, mut recv) = session.connection.open_bi().await.map_err(|e| fail(&e))?;
+        // Small frames go before the large values of the same connection.
+        let _ = send.set_priority(LANE_PRIORITY);
         framed::write_header(&mut send, &StreamHeader::Lane { worker: key, id })
             .await
             .map_err(|e| fail(&e))?;

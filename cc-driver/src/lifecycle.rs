@@ -69,14 +69,11 @@ pub(crate) async fn deploy(
     match made.await {
         Ok(cluster) => Ok(cluster),
         Err(error) => {
-            let mut errors = vec![error];
             // Unwind; whatever cannot be removed is named, and its record stays.
-            if let Err(left) = unwind(driver, &*provider, record).await {
-                errors.push(left);
-            }
-            Err(DriverError::all(errors)
-                .err()
-                .unwrap_or_else(|| DriverError::local("deploy", "")))
+            let left = unwind(driver, &*provider, record).await;
+            Err(DriverError::several(
+                std::iter::once(error).chain(left.err()).collect(),
+            ))
         }
     }
 }
@@ -170,9 +167,13 @@ async fn start_nodes(
         }
     }
     // Also what started before another failed is known from now on.
-    let record = driver.state.update(handle, |record| record.nodes = nodes)?;
-    DriverError::all(errors)?;
-    Ok(record)
+    match driver.state.update(handle, |record| record.nodes = nodes) {
+        Ok(record) => DriverError::all(errors).map(|()| record),
+        Err(error) => {
+            errors.push(error.into());
+            Err(DriverError::several(errors))
+        }
+    }
 }
 
 /// Opens an owner's session with every node.
@@ -207,9 +208,13 @@ async fn connect(
         }
         return Err(errors.swap_remove(refused));
     }
-    if open.is_empty() || record.state == ClusterState::Deploying {
-        DriverError::all(errors)?;
-        errors = Vec::new();
+    let all_or_nothing = open.is_empty() || record.state == ClusterState::Deploying;
+    if all_or_nothing && !errors.is_empty() {
+        // What is not used must not renew anything.
+        for session in &open {
+            session.close("the cluster is not whole");
+        }
+        return Err(DriverError::several(errors));
     }
     Ok(ClusterCore::new(
         Arc::clone(driver),
@@ -313,16 +318,33 @@ pub(crate) async fn start_all_workers(
     cluster: &Arc<ClusterCore>,
     sessions: Vec<Arc<Session>>,
 ) -> Result<(), DriverError> {
+    let (command, left) = prepare_workers(cluster, &sessions).await?;
+    // A node that has not got the binary says so itself when it is to start it.
+    let started = start_workers_on(cluster, sessions, &command).await;
+    DriverError::all(left.into_iter().chain(started).collect())
+}
+
+/// Ships the worker binary and writes down how workers are started. Gives the command, and what
+/// went wrong with some of the nodes.
+async fn prepare_workers(
+    cluster: &Arc<ClusterCore>,
+    sessions: &[Arc<Session>],
+) -> Result<(WorkerCommand, Option<DriverError>), DriverError> {
     let driver = &cluster.driver;
     let settings = cluster.plan.contract().settings();
-    let (program, name) = match worker_program(driver, &cluster.plan)? {
-        WorkerProgram::OnNode(path) => (Program::Path(path.clone()), path),
+    let (program, name, shipped, left) = match worker_program(driver, &cluster.plan)? {
+        WorkerProgram::OnNode(path) => (Program::Path(path.clone()), path, None, None),
         WorkerProgram::Ship(binary) => {
-            let hash = ship::binary(&cluster.receivers_of(&sessions), binary).await?;
-            driver
-                .state
-                .update(cluster.handle, |r| r.shipped = Some(hash))?;
-            (Program::Content(hash), binary.name().to_owned())
+            let (hash, _) = binary.content().await?;
+            let left = ship::binary(&cluster.receivers_of(sessions), binary)
+                .await
+                .err();
+            (
+                Program::Content(hash),
+                binary.name().to_owned(),
+                Some(hash),
+                left,
+            )
         }
     };
     let command = WorkerCommand {
@@ -334,9 +356,19 @@ pub(crate) async fn start_all_workers(
         slots: settings.worker_slots,
         memory_limit: settings.worker_memory_limit,
     };
-    driver
-        .state
-        .update(cluster.handle, |r| r.worker = Some(command.clone()))?;
+    driver.state.update(cluster.handle, |record| {
+        record.worker = Some(command.clone());
+        record.shipped = shipped.or(record.shipped);
+    })?;
+    Ok((command, left))
+}
+
+/// Starts a worker in every slot of these nodes; gives what went wrong.
+async fn start_workers_on(
+    cluster: &Arc<ClusterCore>,
+    sessions: Vec<Arc<Session>>,
+    command: &WorkerCommand,
+) -> Vec<DriverError> {
     let slots: Vec<u32> = (0..cluster.plan.contract().workers_per_node()).collect();
     let starts: Vec<_> = sessions
         .into_iter()
@@ -349,7 +381,7 @@ pub(crate) async fn start_all_workers(
         .buffered(AT_ONCE)
         .collect()
         .await;
-    DriverError::all(results.into_iter().filter_map(Result::err).collect())
+    results.into_iter().filter_map(Result::err).collect()
 }
 
 /// Starts workers in some slots of a node and opens their lanes.
@@ -475,10 +507,10 @@ async fn take_up(cluster: &Arc<ClusterCore>) -> Result<Vec<DriverError>, DriverE
         && let Err(error) = start_all_workers(cluster, without).await
     {
         // What works is of use without the rest.
-        if !any {
-            return Err(error);
-        }
         errors.push(error);
+        if !any {
+            return Err(DriverError::several(errors));
+        }
     }
     Ok(errors)
 }
@@ -502,7 +534,7 @@ pub(crate) async fn resume(
     let (certificate, key) = driver.state.load_authority(handle)?;
     let authority = Authority::load(&certificate, &key)
         .map_err(|e| DriverError::local("read the cluster's certificates", e))?;
-    let was = record.state;
+    let (was, nodes) = (record.state, record.nodes.clone());
     let resumed = async {
         let record = start_nodes(&driver, &*provider, agent, &authority, record).await?;
         let cluster = connect(&driver, &provider, &record, false).await?;
@@ -512,38 +544,54 @@ pub(crate) async fn resume(
             DriverError::all(errors)?;
         }
         set_state(&driver, handle, ClusterState::Running)?;
-        Ok(cluster)
+        Ok::<_, DriverError>(cluster)
     };
     match resumed.await {
         Ok(cluster) => Ok(cluster),
         // Somebody else's running cluster is not ours to stop.
-        Err(error) if was == ClusterState::Running => Err(error),
+        Err(error) if was == ClusterState::Running || error.is_refusal() => Err(error),
+        Err(error) if !driver.state.has_record(handle) => {
+            // Another process has terminated it meanwhile, and may have come too early for some
+            // of its nodes.
+            let left = remove_nodes(&*provider, &nodes).await;
+            Err(DriverError::several(
+                std::iter::once(error).chain(left.err()).collect(),
+            ))
+        }
         Err(error) => {
-            let stopped = interrupt(driver, handle).await;
-            let errors = std::iter::once(error).chain(stopped.err()).collect();
-            Err(DriverError::all(errors)
-                .err()
-                .unwrap_or_else(|| DriverError::local("resume", "")))
+            let left = interrupt(driver, handle).await;
+            Err(DriverError::several(
+                std::iter::once(error).chain(left.err()).collect(),
+            ))
         }
     }
 }
 
 /// Ends every worker and starts fresh ones with the present program.
 pub(crate) async fn restart(cluster: Arc<ClusterCore>) -> Result<(), DriverError> {
+    let sessions = cluster.sessions();
+    // Lost nodes are no reason not to restart the others; with none left there is nothing to do.
+    let mut errors = if sessions.is_empty() {
+        cluster.absent()
+    } else {
+        Vec::new()
+    };
+    // Shipped and written down before anything is ended: what fails here changes nothing.
+    let (command, left) = prepare_workers(&cluster, &sessions).await?;
+    errors.extend(left);
     let workers = cluster.pool.workers();
     cluster.pool.expect(1);
-    let sessions = cluster.sessions();
     // All at once: a worker in the middle of a task takes the whole grace.
     let stops = sessions.iter().map(|session| stop_workers(session));
     let stopped = futures::future::join_all(stops).await;
-    let mut errors: Vec<_> = stopped.into_iter().filter_map(Result::err).collect();
+    errors.extend(stopped.into_iter().filter_map(Result::err));
     for worker in workers {
         let death = cc_core::death::Cause::Stopped("restart".into());
         cluster
             .pool
             .lost(worker.id, cc_core::death::Death::of(death));
     }
-    errors.extend(start_all_workers(&cluster, cluster.sessions()).await.err());
+    errors.extend(start_workers_on(&cluster, cluster.sessions(), &command).await);
     cluster.pool.unexpect(1);
     DriverError::all(errors)
 }
@@ -594,9 +642,11 @@ pub(crate) async fn interrupt(driver: Arc<DriverCore>, handle: Handle) -> Result
 
 /// Removes every node, and then the record.
 pub(crate) async fn terminate(driver: Arc<DriverCore>, handle: Handle) -> Result<(), DriverError> {
-    let record = driver
+    let noted = driver
         .state
-        .update(handle, |r| r.state = ClusterState::Terminating)?;
+        .update(handle, |r| r.state = ClusterState::Terminating);
+    // A full disk is no reason to keep anything running.
+    let record = noted.or_else(|error| driver.state.load(handle).map_err(|_| error))?;
     let provider = driver.provider(record.plan.contract().provider())?;
     remove_nodes(&*provider, &record.nodes).await?;
     Ok(driver.state.remove(handle)?)
@@ -621,6 +671,7 @@ pub(crate) async fn replace(cluster: &Arc<ClusterCore>, id: WorkerId) -> Result<
         return Ok(());
     };
     let reason = "a task did not return after its deadline";
+    let command = cluster.driver.state.load(cluster.handle)?.worker;
     cluster.pool.expect(1);
     let request = Request::StopWorkers {
         workers: vec![worker.key],
@@ -631,7 +682,6 @@ pub(crate) async fn replace(cluster: &Arc<ClusterCore>, id: WorkerId) -> Result<
     let stopped = session.request("replace a worker", request, wait).await;
     let death = cc_core::death::Death::of(cc_core::death::Cause::Stopped(reason.into()));
     cluster.pool.lost(id, death);
-    let command = cluster.driver.state.load(cluster.handle)?.worker;
     let started = match (stopped, command) {
         (Ok(_), Some(command)) => {
             start_workers(cluster, &session, command, vec![worker.key.slot]).await

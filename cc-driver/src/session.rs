@@ -132,7 +132,7 @@ impl Session {
             over: watch::Sender::new(None),
         });
         tokio::spawn(write(send, queue));
-        tokio::spawn(Arc::clone(&session).read(recv, events.clone()));
+        tokio::spawn(Arc::clone(&session).read(recv, kind, events.clone()));
         if kind == SessionKind::Owner {
             // What workers write is this program's output. Nobody waits for the answer: number
             // 0 is no request's.
@@ -228,6 +228,7 @@ impl Session {
     async fn read(
         self: Arc<Self>,
         mut recv: quinn::RecvStream,
+        kind: SessionKind,
         events: mpsc::Sender<(NodeIndex, Event)>,
     ) {
         let reason = loop {
@@ -248,6 +249,9 @@ impl Session {
                     }
                     continue;
                 }
+                // Tools look at workers when they want to know; what they do not take must not
+                // stand in the way of answers.
+                FromAgent::WorkerDown { .. } if kind != SessionKind::Owner => continue,
                 FromAgent::WorkerDown { worker, death } => Event::WorkerDown(worker, death),
                 FromAgent::Log(lines) => Event::Log(lines),
             };
@@ -282,13 +286,20 @@ async fn heartbeat(
     let pause = lease.map_or(limits::HEARTBEAT, |lease| limits::HEARTBEAT.min(lease / 3));
     let mut ticks = tokio::time::interval(pause.max(HEARTBEAT_MIN));
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut last = Instant::now();
     for number in 0.. {
         ticks.tick().await;
+        // A process that was itself stopped (Ctrl-Z, a laptop's lid) has heard nothing for a
+        // reason that is not the agent's.
+        let slept = std::mem::replace(&mut last, Instant::now()).elapsed() > 3 * limits::HEARTBEAT;
         let Some(session) = session.upgrade() else {
             return;
         };
         if session.over_reason().is_some() {
             return;
+        }
+        if slept {
+            *lock(&session.heard) = Instant::now();
         }
         let silence = lock(&session.heard).elapsed();
         if silence >= limits::LOST {

@@ -1,13 +1,16 @@
 //! Content to every node: the worker binary and broadcast values. It crosses the driver's
 //! network once; the agents pass it on. What a node has already is not sent.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
-use cc_agent::client::{self, Source};
+use cc_agent::client::{self, Source, TransferError};
 use cc_core::ids::ContentHash;
 use cc_core::limits;
 use cc_core::wire::control::{Answer, Request};
 use cc_core::wire::stream::{PeerAddress, Place, Put};
+use futures::future::join_all;
 
 use crate::binary::Binary;
 use crate::bulk;
@@ -51,9 +54,9 @@ pub(crate) async fn everywhere(
     nodes: &Receivers,
     hash: ContentHash,
     length: u64,
-    source: impl Source,
+    source: impl Source + Clone,
     place: Option<Place>,
-    progress: impl FnMut(u64),
+    mut progress: impl FnMut(u64),
 ) -> Result<(), DriverError> {
     let sessions = &nodes.sessions;
     let asks = sessions.iter().map(|session| async move {
@@ -64,43 +67,51 @@ pub(crate) async fn everywhere(
         Ok::<_, DriverError>(matches!(answer, Answer::Present(present) if present == [true]))
     });
     let mut errors = Vec::new();
-    let (mut with, mut without) = (Vec::new(), Vec::new());
-    for (session, has) in sessions.iter().zip(futures::future::join_all(asks).await) {
+    let (mut holders, mut without) = (Vec::new(), VecDeque::new());
+    for (session, has) in sessions.iter().zip(join_all(asks).await) {
         match has {
-            Ok(true) => with.push(session),
-            Ok(false) => without.push(session),
+            Ok(true) => holders.push(session),
+            Ok(false) => without.push_back(session),
             Err(error) => errors.push(error),
         }
     }
-    if let Some((first, mut others)) = without.split_first() {
-        if nodes.one_store {
-            // What the first has, the others have too.
-            with.extend(others);
-            others = &[];
-        }
-        let onward = others
-            .iter()
-            .map(|s| PeerAddress {
-                node: s.node,
-                address: s.connection.remote_address(),
-            })
-            .collect();
+    // The first node passes it on to the others. One that cannot even be talked to is no reason
+    // to leave the others without.
+    while let Some(root) = without.pop_front() {
+        let others = without.iter().filter(|_| !nodes.one_store);
+        let onward = others.map(|s| PeerAddress {
+            node: s.node,
+            address: s.connection.remote_address(),
+        });
         let put = Put {
             hash,
             length,
-            place: place.clone(),
-            onward,
+            place: None,
+            onward: onward.collect(),
         };
-        if let Err(error) = client::put(&first.connection, put, source, progress).await {
-            errors.push(DriverError::node(first.node, "ship content", error));
+        let sent = client::put(&root.connection, put, source.clone(), &mut progress).await;
+        match sent {
+            Ok(_) => {
+                holders.push(root);
+                holders.extend(without.drain(..));
+            }
+            // The tree has done what it could, and names who has not got it.
+            Err(error @ TransferError::Node(_)) => {
+                errors.push(DriverError::node(root.node, "ship content", error));
+                if !nodes.one_store {
+                    holders.extend(without.drain(..));
+                }
+            }
+            Err(error) => errors.push(DriverError::node(root.node, "ship content", error)),
         }
     }
     if let Some(place) = place {
-        let places = with.iter().map(|session| {
+        let wait = limits::REQUEST_WAIT + Duration::from_secs(length / limits::TRANSFER_PACE);
+        let places = holders.iter().map(|session| {
             let request = Request::Place(hash, place.clone());
-            session.request("place a file", request, limits::REQUEST_WAIT)
+            session.request("place a file", request, wait)
         });
-        let placed = futures::future::join_all(places).await;
+        let placed = join_all(places).await;
         errors.extend(placed.into_iter().filter_map(Result::err));
     }
     DriverError::all(errors)

@@ -121,7 +121,9 @@ async fn restart_workers(
             "no program has run on it yet, so there is nothing to start",
         ));
     };
-    let (sender, _events) = mpsc::channel(1_000);
+    let (sender, mut events) = mpsc::channel(1_000);
+    // Nobody looks at them, but they must not stand in the way of the answers.
+    tokio::spawn(async move { while events.recv().await.is_some() {} });
     // An owner's sessions, so that nobody's workers are ended under their hands.
     let results =
         lifecycle::sessions(&driver, &record, SessionKind::Owner, take_over, sender).await?;

@@ -29,6 +29,9 @@ const LOOPBACK_INITIAL_WINDOW: u64 = 4 * LOOPBACK_MTU as u64;
 /// Datagrams over a network: jumbo frames less headers; path discovery finds what passes.
 const NETWORK_MTU: u16 = 6_500;
 
+/// The priority of lanes over all other streams of a connection, which have quinn's default of 0.
+pub const LANE_PRIORITY: i32 = 1;
+
 /// An endpoint that could not be made, or a connection that did not come about.
 #[derive(Debug, thiserror::Error)]
 pub enum EndpointError {
