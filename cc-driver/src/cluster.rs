@@ -24,7 +24,7 @@ use crate::pool::{Pool, Target, WorkerInfo};
 use crate::session::{Event, Session};
 use crate::ship::Receivers;
 use crate::task::Task;
-use crate::{files, lifecycle};
+use crate::{files, lifecycle, workers};
 
 /// What a cluster's handle and its background work share.
 pub(crate) struct ClusterCore {
@@ -222,7 +222,7 @@ async fn replace_hung(
         let Some(cluster) = cluster.upgrade() else {
             return;
         };
-        if let Err(error) = lifecycle::replace(&cluster, id).await {
+        if let Err(error) = workers::replace(&cluster, id).await {
             tracing::warn!(cluster = %cluster.handle, worker = %id, %error, "replace a worker");
         }
     }
@@ -434,7 +434,7 @@ impl Cluster {
         self.core
             .driver
             .network
-            .run("restart", lifecycle::restart(core))
+            .run("restart", workers::restart(core))
             .await
     }
 

@@ -46,6 +46,7 @@ mod session;
 mod ship;
 mod task;
 mod tools;
+mod workers;
 
 pub use call::Call;
 pub use cc_agent::client::ExecSession;
