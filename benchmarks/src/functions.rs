@@ -26,7 +26,7 @@ pub(crate) fn spin(nanoseconds: u64) {
 /// A value that the worker keeps.
 struct Held(Bytes);
 
-/// Keeps a value of a length, to be had with [`get`]; none for a length of 0.
+/// Keeps a value of a length, to be had with [`get()`]; none for a length of 0.
 #[remote]
 pub(crate) fn hold(context: &Context, length: usize) {
     context.set_state(Held(vec![7; length].into()));

@@ -5,6 +5,7 @@
 
 mod agent;
 mod bootstrap;
+pub mod build;
 pub mod client;
 mod exec;
 mod lease;

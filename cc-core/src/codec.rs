@@ -3,7 +3,7 @@
 //! A decode is bounded by the bytes it is given, consumes all of them, and cannot panic,
 //! whatever a peer sends: bincode by itself allocates what a string's length claims, loops over
 //! any number of items that take no bytes, and recurses as deep as it is told, so it only
-//! ever runs under the [`guard`]. RUSTSEC-2025-0141 records that bincode is complete and frozen;
+//! ever runs under the `guard`. RUSTSEC-2025-0141 records that bincode is complete and frozen;
 //! the way out, should it ever be needed, is another serde format behind these functions.
 
 mod guard;

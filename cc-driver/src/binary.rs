@@ -56,6 +56,11 @@ impl Binary {
         Arc::clone(&self.file)
     }
 
+    /// What tells it from another build, as a worker says it of itself.
+    pub(crate) fn build(&self) -> u64 {
+        cc_agent::build::hash(&self.file)
+    }
+
     /// Its hash and length, computed once.
     pub(crate) async fn content(&self) -> Result<(ContentHash, u64), DriverError> {
         let hash = || async {

@@ -21,13 +21,14 @@ use crate::session::Session;
 /// worker's loss by itself.
 pub(crate) const EVIDENCE_WAIT: Duration = Duration::from_secs(3);
 
-/// Opens a lane to a worker that runs, learns its functions, and adds it to the pool.
+/// Opens a lane to a worker that runs, learns its functions, and adds it to the pool. Gives
+/// what tells the worker's build from others.
 pub(crate) async fn open(
     session: &Arc<Session>,
     pool: &Arc<Pool>,
     key: WorkerKey,
     id: WorkerId,
-) -> Result<(), DriverError> {
+) -> Result<u64, DriverError> {
     let fail = |e: &dyn std::fmt::Display| {
         DriverError::node(
             session.node,
@@ -54,7 +55,7 @@ pub(crate) async fn open(
         connection: session.connection.clone(),
         bulk: Arc::clone(&session.bulk),
     };
-    let slots = functions.first().map_or(1, |f| f.slots);
+    let (slots, build) = functions.first().map_or((1, 0), |f| (f.slots, f.build));
     let info = WorkerInfo {
         id,
         node: session.node,
@@ -64,7 +65,7 @@ pub(crate) async fn open(
     pool.add(info, &functions, link);
     tokio::spawn(write(Arc::clone(pool), id, send, writer));
     tokio::spawn(read(Arc::clone(pool), id, recv, rest));
-    Ok(())
+    Ok(build)
 }
 
 async fn read_functions(

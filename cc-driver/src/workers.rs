@@ -209,6 +209,13 @@ pub(crate) async fn take_up(cluster: &Arc<ClusterCore>) -> Result<Vec<DriverErro
         .collect()
         .await;
     let any = opened.iter().any(Result::is_ok);
+    let ours = driver.worker.as_ref().map(Binary::build);
+    if opened.iter().flatten().any(|theirs| Some(*theirs) != ours) {
+        tracing::warn!(
+            cluster = %cluster.handle,
+            "some workers run another build than this program ships: functions of equal names and signatures are taken for the same; `restart` brings this build"
+        );
+    }
     let mut errors: Vec<_> = opened.into_iter().filter_map(Result::err).collect();
     if !without.is_empty()
         && let Err(error) = start_all_workers(cluster, without).await

@@ -294,7 +294,7 @@ pub fn make_bytes(length: u64) -> Bytes {
     pattern(length).into()
 }
 
-/// The pattern of [`make_bytes`].
+/// The pattern of [`make_bytes()`].
 pub fn pattern(length: u64) -> Vec<u8> {
     let block: Vec<u8> = (0..251u8).collect();
     let mut bytes = block.repeat((length as usize).div_ceil(block.len()));

@@ -11,7 +11,6 @@ use std::time::Duration;
 use cc_core::wire::local::{FromWorker, ToWorker};
 use cc_core::{codec, function, limits};
 
-use super::build::build_hash;
 use super::pool::Pool;
 use crate::supervise::ControlSocket;
 
@@ -67,7 +66,7 @@ async fn converse(control: &ControlSocket, ready: &SyncSender<Arc<Pool>>) -> io:
     let pool = match first? {
         Some((ToWorker::Start { node, slots, .. }, _)) => {
             let io = tokio::runtime::Handle::current();
-            Pool::new(function::all(), slots, node, build_hash(), io)?
+            Pool::new(function::all(), slots, node, crate::build::own_hash(), io)?
         }
         Some((ToWorker::Stop, _)) | None => return Ok(()),
         Some(_) => return Err(unexpected("a message before the start")),

@@ -7,7 +7,6 @@
 //! ends promptly when it is told to or its agent is gone.
 
 mod asynchronous;
-mod build;
 mod bulk;
 mod control;
 mod handover;

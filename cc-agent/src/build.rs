@@ -11,15 +11,19 @@ const SAMPLES: u64 = 64;
 /// The beginning, where the ELF headers and the linker's build id are.
 const HEAD: usize = 16 * 1024;
 
-/// A hash of this executable: of its size, its beginning and 64 pages spread over it. Equal
+/// A hash of an executable: of its size, its beginning and 64 pages spread over it. Equal
 /// for copies of a file on different nodes, and different for another build (which
 /// differs in size, in the linker's build id, or in most pages). 0 if it cannot be read.
-pub(super) fn build_hash() -> u64 {
-    sampled().unwrap_or(0)
+pub fn hash(executable: &File) -> u64 {
+    sampled(executable).unwrap_or(0)
 }
 
-fn sampled() -> io::Result<u64> {
-    let file = File::open("/proc/self/exe")?;
+/// The [`hash`] of the executable that is running.
+pub fn own_hash() -> u64 {
+    File::open("/proc/self/exe").map_or(0, |file| hash(&file))
+}
+
+fn sampled(file: &File) -> io::Result<u64> {
     let size = file.metadata()?.size();
     let mut hasher = blake3::Hasher::new();
     hasher.update(&size.to_le_bytes());
