@@ -8,13 +8,13 @@
 use std::io;
 use std::sync::{Mutex, PoisonError};
 
-use memmap2::{Advice, MmapMut, MmapOptions, UncheckedAdvice};
+use memmap2::{Advice, MmapMut, MmapOptions, RemapOptions, UncheckedAdvice};
 
 /// Values from this size on have pages of their own.
 pub const PAGES_MIN: usize = 1 << 20;
 
-/// The largest mapping that is kept.
-const KEPT_MAX: usize = 64 << 20;
+/// The most that is kept: what a process may hold beside its values is 64 MiB in all.
+const KEPT_MAX: usize = 56 << 20;
 
 /// What is kept for the next value: at most one mapping.
 static KEPT: Mutex<Option<MmapMut>> = Mutex::new(None);
@@ -33,18 +33,22 @@ impl Pages {
     /// # Errors
     /// Fails when the system refuses.
     pub fn take(length: usize) -> io::Result<Self> {
-        let kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner).take();
-        // One that is much too large would hold more memory than the value is worth.
-        let kept = kept.filter(|k| k.len() >= length && k.len() / 2 <= length);
+        // A small value must not hold the memory of a large one.
+        let kept = KEPT
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take_if(|kept| kept.len() / 2 <= length);
         let mapping = match kept {
-            Some(mapping) => mapping,
-            None => {
-                let mapping = MmapOptions::new().len(length.max(1)).map_anon()?;
-                // A kernel without huge pages gives ordinary ones.
-                let _ = mapping.advise(Advice::HugePage);
+            Some(mapping) if mapping.len() >= length => mapping,
+            Some(mut mapping) => {
+                // SAFETY: nobody else refers to the mapping, which may therefore move.
+                unsafe { mapping.remap(length, RemapOptions::new().may_move(true)) }?;
                 mapping
             }
+            None => MmapOptions::new().len(length.max(1)).map_anon()?,
         };
+        // A kernel without huge pages gives ordinary ones.
+        let _ = mapping.advise(Advice::HugePage);
         Ok(Self {
             mapping: Some(mapping),
             length,
@@ -73,21 +77,25 @@ impl AsMut<[u8]> for Pages {
 
 impl Drop for Pages {
     fn drop(&mut self) {
-        let Some(mapping) = self.mapping.take() else {
+        let Some(mut mapping) = self.mapping.take() else {
             return;
         };
-        if mapping.len() > KEPT_MAX {
+        // SAFETY: nobody else refers to the mapping. It shrinks in place.
+        if mapping.len() > KEPT_MAX
+            && unsafe { mapping.remap(KEPT_MAX, RemapOptions::new()) }.is_err()
+        {
             return;
         }
         // SAFETY: nobody else refers to the mapping, and whoever takes it next is promised no
         // content. A kernel that cannot mark the pages keeps them.
         let _ = unsafe { mapping.unchecked_advise(UncheckedAdvice::Free) };
-        let former = KEPT
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .replace(mapping);
-        // Unmapped outside of the lock.
-        drop(former);
+        let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
+        // The smaller one goes, after the lock.
+        let _spare = match &mut *kept {
+            Some(kept) if kept.len() >= mapping.len() => Some(mapping),
+            slot => slot.replace(mapping),
+        };
+        drop(kept);
     }
 }
 
@@ -105,6 +113,12 @@ mod tests {
         assert_eq!(smaller.as_ref().len(), 2 << 20);
         let fresh = Pages::take(1 << 20).unwrap();
         assert!(fresh.as_ref().iter().all(|b| *b == 0));
+        drop(smaller);
+        let mut larger = Pages::take(100 << 20).unwrap();
+        larger.as_mut().fill(9);
+        drop(larger);
+        let kept = KEPT.lock().unwrap().as_ref().map(|k| k.len());
+        assert_eq!(kept, Some(KEPT_MAX));
         assert_eq!(Pages::take(0).unwrap().as_ref().len(), 0);
     }
 }
