@@ -17,6 +17,9 @@ const SAMPLE: Duration = Duration::from_micros(500);
 const TAKE_BACK_MIN: Duration = Duration::from_millis(2);
 /// A window of this many tasks is filled up in strides.
 const WIDE: u32 = 32;
+/// Tasks per slot that a worker is sent before anything is known of it. It doubles with each
+/// round trip while that is too little; too much is taken back.
+const FIRST: u32 = 8;
 /// Most bytes of arguments outstanding on a worker that has more than one task.
 const OUTSTANDING_BYTES: u64 = 32 << 20;
 
@@ -58,7 +61,7 @@ impl Load {
             outstanding: 0,
             asynchronous: 0,
             bytes: 0,
-            window: slots.saturating_mul(2),
+            window: slots.saturating_mul(FIRST),
             filling: true,
             rate: 0.0,
             since: None,
@@ -180,7 +183,7 @@ impl Load {
             grown.max(target)
         } else {
             // Shrink slowly: one long task among short ones is not a trend.
-            target.max(self.window - self.window / 8)
+            target.max(self.window - (self.window / 8).max(1))
         }
         .clamp(floor, WINDOW_MAX.max(floor));
         self.decide_filling();

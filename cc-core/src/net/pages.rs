@@ -14,7 +14,7 @@ use memmap2::{Advice, MmapMut, MmapOptions, RemapOptions, UncheckedAdvice};
 pub const PAGES_MIN: usize = 1 << 20;
 
 /// The most that is kept: what a process may hold beside its values is 64 MiB in all.
-const KEPT_MAX: usize = 56 << 20;
+const KEPT_MAX: usize = 40 << 20;
 
 /// What is kept for the next value: at most one mapping.
 static KEPT: Mutex<Option<MmapMut>> = Mutex::new(None);
