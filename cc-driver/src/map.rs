@@ -165,6 +165,8 @@ where
 
 /// Most items made between two looks at the workers' room.
 const BATCH: u32 = 512;
+/// Most items made between two looks at the results.
+const FILL: u64 = 4_096;
 /// Most bytes of arguments made between two looks at the workers' room.
 const BATCH_BYTES: u64 = 64 * 1024;
 
@@ -204,14 +206,17 @@ where
     /// pool's lock: the iterator is the user's code.
     fn fill(&mut self) {
         let mut jobs = std::mem::take(&mut self.jobs);
-        while !self.exhausted && self.made < self.limit {
+        // Workers that keep up make room as fast as it is filled: results are looked at in
+        // between, or they would pile up.
+        let until = self.limit.min(self.made + FILL);
+        while !self.exhausted && self.made < until {
             let (room, hopeless) = match self.pool.room(self.kind, self.made - self.received) {
                 Room::Jobs(0) => break,
                 Room::Jobs(room) => (room.min(BATCH), false),
                 Room::Hopeless => (1, true),
             };
             let (mut bytes, mut refused) = (0, false);
-            while (jobs.len() as u32) < room && bytes < BATCH_BYTES && self.made < self.limit {
+            while (jobs.len() as u32) < room && bytes < BATCH_BYTES && self.made < until {
                 let Some(item) = self.items.next() else {
                     self.exhausted = true;
                     break;
