@@ -234,7 +234,7 @@ pub const RESULT_BATCH: usize = 32 * 1024;
 /// starts meanwhile holds them up for twice this at most. A write wakes the agent, the driver's
 /// network thread and the program one after the other, some 100 µs of processor time in all, so
 /// this is what those wake-ups may cost: well below a tenth.
-pub const RESULT_WAIT: Duration = Duration::from_micros(1_500);
+pub const RESULT_WAIT: Duration = Duration::from_micros(2_500);
 
 /// Streams of arguments that may reach a worker before the frames that name their tasks.
 /// More than a few means a driver that does not send the frames.

@@ -10,7 +10,7 @@ use cc_core::limits;
 
 /// The work that a worker is to have queued. Several round trips on a local network; on a long
 /// link the round-trip time is added.
-const HORIZON: Duration = Duration::from_millis(6);
+const HORIZON: Duration = Duration::from_millis(10);
 /// The least time over which a rate is measured.
 const SAMPLE: Duration = Duration::from_micros(500);
 /// Queued work worth less than this is not taken back: the trip costs as much.
