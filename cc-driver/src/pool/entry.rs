@@ -125,29 +125,14 @@ impl Entry {
         let kind = job.kind();
         let bytes = job.arguments.bytes();
         let task = self.tasks.next_id();
-        let urgent = job.urgent;
-        match &job.arguments {
+        let arguments = match &job.arguments {
             JobArguments::Here(arguments)
                 if lane::fits_inline(arguments.body.len(), &arguments.attachments) =>
             {
                 let parts = arguments.attachments.iter().map(|a| &a[..]).collect();
-                let arguments = Value::Inline(&arguments.body, parts);
-                let frame = lane::Task {
-                    id: task,
-                    urgent,
-                    function,
-                    arguments,
-                };
-                self.write(effects, |out| lane::put_task(out, &frame));
+                Value::Inline(&arguments.body, parts)
             }
             JobArguments::Here(arguments) => {
-                let frame = lane::Task {
-                    id: task,
-                    urgent,
-                    function,
-                    arguments: Value::Bulk(bytes),
-                };
-                self.write(effects, |out| lane::put_task(out, &frame));
                 effects.push.push(Push {
                     link: self.link.clone(),
                     worker: self.key,
@@ -155,18 +140,17 @@ impl Entry {
                     task,
                     arguments: arguments.clone(),
                 });
+                Value::Bulk(bytes)
             }
-            JobArguments::Stored(hash, length) => {
-                let arguments = Value::Stored(*hash, *length);
-                let frame = lane::Task {
-                    id: task,
-                    urgent,
-                    function,
-                    arguments,
-                };
-                self.write(effects, |out| lane::put_task(out, &frame));
-            }
-        }
+            JobArguments::Stored(hash, length) => Value::Stored(*hash, *length),
+        };
+        let frame = lane::Task {
+            id: task,
+            urgent: job.urgent,
+            function,
+            arguments,
+        };
+        self.write(effects, |out| lane::put_task(out, &frame));
         if let Completion::Call(call) = &job.completion {
             call.sent_to(self.id, task);
         }
