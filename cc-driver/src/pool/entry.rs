@@ -59,6 +59,16 @@ impl Entry {
         matches!(self.presence, Presence::Dead(_))
     }
 
+    /// How many more tasks it may be sent now: none through a lane that has ended, although
+    /// it is not known yet how the worker did.
+    pub(super) fn room(&self, kind: Kind) -> u32 {
+        if self.alive() && !self.lane_over {
+            self.load.room(kind)
+        } else {
+            0
+        }
+    }
+
     pub(super) fn write(&mut self, effects: &mut Effects, put: impl FnOnce(&mut Vec<u8>)) {
         if !self.alive() {
             return;

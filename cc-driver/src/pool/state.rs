@@ -112,7 +112,7 @@ impl State {
     pub(super) fn room(&self, kind: Kind) -> u32 {
         let room: u32 = self
             .alive()
-            .map(|e| e.load.room(kind))
+            .map(|e| e.room(kind))
             .fold(0, u32::saturating_add);
         room.saturating_sub(self.queue.of(kind).len() as u32)
     }
@@ -166,7 +166,7 @@ impl State {
             .workers
             .iter()
             .enumerate()
-            .filter(|(_, e)| e.alive() && e.load.room(kind) > 0)
+            .filter(|(_, e)| e.room(kind) > 0)
             .map(|(index, e)| std::cmp::Reverse((e.load.pressure(kind), index)))
             .collect();
         while let Some(mut top) = heap.peek_mut() {
@@ -211,7 +211,7 @@ impl State {
         self.workers
             .iter()
             .enumerate()
-            .filter(|(_, e)| e.alive() && e.load.room(kind) > 0)
+            .filter(|(_, e)| e.room(kind) > 0)
             .min_by_key(|(_, e)| e.load.pressure(kind))
             .map(|(index, _)| index)
     }
@@ -429,7 +429,10 @@ impl State {
         if self.eager > 0 || !self.queue.of(Kind::Blocking).is_empty() {
             return;
         }
-        let idle = self.alive().filter(|e| e.load.is_idle()).count();
+        let idle = self
+            .alive()
+            .filter(|e| !e.lane_over && e.load.is_idle())
+            .count();
         if idle == 0 {
             return;
         }
