@@ -323,7 +323,7 @@ async fn a_terminal_has_a_size_and_an_end() {
 #[tokio::test]
 async fn keys_reach_the_command_as_signals() {
     let bench = Bench::new().await;
-    let script = "trap 'echo got > /dev/tty; exit 4' INT; echo ready; while :; do sleep 60; done";
+    let script = "trap 'echo got > /dev/tty; exit 4' INT; echo ready; while :; do sleep 0.1; done";
     let mut session = bench.start(script, Some((80, 24))).await;
     assert_eq!(first_line(&mut session).await, "ready");
     let control_c = ExecFrame::Input(vec![3]);
