@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use cc_driver::{Driver, DriverBuilder, WorkerLine};
+use cc_driver::{Cluster, Contract, Driver, DriverBuilder, WorkerLine};
 use tempfile::TempDir;
 
 /// Lines that workers wrote, as a driver received them.
@@ -19,6 +19,14 @@ impl Lines {
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
     }
+}
+
+/// A contract whose workers run one blocking task at a time, however many processors there are.
+pub fn contract(nodes: u32, workers: u32) -> Contract {
+    Contract::new()
+        .node_count(nodes)
+        .node_process_count(workers)
+        .worker_slots(1)
 }
 
 /// A place for one scenario.
@@ -67,6 +75,17 @@ impl Site {
     #[expect(clippy::unwrap_used, reason = "a test cannot go on without it")]
     pub fn driver(&self) -> Driver {
         self.builder().build().unwrap()
+    }
+
+    /// A cluster of a driver of its own, on the terms of [`contract`].
+    ///
+    /// # Errors
+    /// Fails when it cannot be deployed.
+    pub async fn deploy(&self, nodes: u32, workers: u32) -> anyhow::Result<Cluster> {
+        Ok(self
+            .driver()
+            .deploy(&contract(nodes, workers).resolve()?)
+            .await?)
     }
 
     /// A driver of this place and what its workers write.

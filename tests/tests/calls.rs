@@ -15,14 +15,6 @@ fn site() -> Site {
     Site::new(env!("CARGO_BIN_EXE_cc-test-worker"))
 }
 
-async fn deploy(site: &Site, nodes: u32, workers: u32) -> anyhow::Result<Cluster> {
-    let contract = Contract::new()
-        .node_count(nodes)
-        .node_process_count(workers)
-        .worker_slots(1);
-    Ok(site.driver().deploy(&contract.resolve()?).await?)
-}
-
 /// The lines of a file that functions note things in.
 fn notes(path: &Path) -> Vec<String> {
     let text = std::fs::read_to_string(path).unwrap_or_default();
@@ -78,7 +70,7 @@ async fn a_call_and_a_map_on_two_nodes() -> anyhow::Result<()> {
 #[tokio::test]
 async fn calls_of_all_kinds() -> anyhow::Result<()> {
     let site = site();
-    let cluster = deploy(&site, 2, 1).await?;
+    let cluster = site.deploy(2, 1).await?;
     let workers = cluster.workers();
 
     // A worker by name, and the state that stays with it.
@@ -143,7 +135,7 @@ async fn calls_of_all_kinds() -> anyhow::Result<()> {
 #[tokio::test]
 async fn errors_and_panics_are_told_apart() -> anyhow::Result<()> {
     let site = site();
-    let cluster = deploy(&site, 1, 1).await?;
+    let cluster = site.deploy(1, 1).await?;
     let pid_before = cluster.call(pid::task()).await?;
 
     assert_eq!(cluster.call(small::task(9)).await?, Ok(9));
@@ -214,7 +206,7 @@ async fn errors_and_panics_are_told_apart() -> anyhow::Result<()> {
 #[tokio::test]
 async fn what_nobody_waits_for_is_taken_back_or_told() -> anyhow::Result<()> {
     let site = site();
-    let cluster = deploy(&site, 1, 1).await?;
+    let cluster = site.deploy(1, 1).await?;
     let file = |name: &str| site.path().join(name);
     let text = |name: &str| file(name).to_string_lossy().into_owned();
 
@@ -270,7 +262,7 @@ async fn what_nobody_waits_for_is_taken_back_or_told() -> anyhow::Result<()> {
 #[tokio::test]
 async fn ten_thousand_sleepers() -> anyhow::Result<()> {
     let site = site();
-    let cluster = deploy(&site, 1, 2).await?;
+    let cluster = site.deploy(1, 2).await?;
     let start = Instant::now();
     let calls = join_all((0..10_000).map(|_| cluster.call(doze::task(100)))).await;
     assert!(calls.into_iter().all(|result| result.is_ok()));
@@ -295,7 +287,7 @@ async fn ten_thousand_sleepers() -> anyhow::Result<()> {
 #[tokio::test]
 async fn a_cluster_that_is_gone_cannot_be_called() -> anyhow::Result<()> {
     let site = site();
-    let cluster = deploy(&site, 1, 1).await?;
+    let cluster = site.deploy(1, 1).await?;
     let worker = cluster.workers().remove(0);
     let mut waiting = Box::pin(worker.call(sleep::task(30_000)));
     assert!((&mut waiting).now_or_never().is_none());

@@ -7,18 +7,11 @@ use cc_core::function::{Function, Runner, TaskFault};
 use cc_driver::prelude::*;
 use cc_driver::{Cause, Death, WorkerId};
 use cc_tests::functions::*;
-use cc_tests::site::Site;
+use cc_tests::site::{Site, contract};
 use futures::{FutureExt as _, StreamExt as _};
 
 fn site() -> Site {
     Site::new(env!("CARGO_BIN_EXE_cc-test-worker"))
-}
-
-fn contract(nodes: u32, workers: u32) -> Contract {
-    Contract::new()
-        .node_count(nodes)
-        .node_process_count(workers)
-        .worker_slots(1)
 }
 
 /// The death that a call was lost by.

@@ -6,17 +6,10 @@ use std::time::{Duration, Instant};
 use cc_driver::prelude::*;
 use cc_driver::{LogSource, WorkerId, WorkerLine};
 use cc_tests::functions::*;
-use cc_tests::site::{Lines, Site};
+use cc_tests::site::{Lines, Site, contract};
 
 fn site() -> Site {
     Site::new(env!("CARGO_BIN_EXE_cc-test-worker"))
-}
-
-fn contract(nodes: u32, workers: u32) -> Contract {
-    Contract::new()
-        .node_count(nodes)
-        .node_process_count(workers)
-        .worker_slots(1)
 }
 
 /// Waits until the lines are as wanted.

@@ -14,14 +14,6 @@ fn site() -> Site {
     Site::new(env!("CARGO_BIN_EXE_cc-test-worker"))
 }
 
-async fn deploy(site: &Site, nodes: u32, workers: u32) -> anyhow::Result<Cluster> {
-    let contract = Contract::new()
-        .node_count(nodes)
-        .node_process_count(workers)
-        .worker_slots(1);
-    Ok(site.driver().deploy(&contract.resolve()?).await?)
-}
-
 /// An endless iterator, and how many items it has given.
 fn endless() -> (Arc<AtomicU64>, impl Iterator<Item = u64>) {
     let made = Arc::new(AtomicU64::new(0));
@@ -33,7 +25,7 @@ fn endless() -> (Arc<AtomicU64>, impl Iterator<Item = u64>) {
 #[tokio::test]
 async fn maps_of_every_size_and_form() -> anyhow::Result<()> {
     let site = site();
-    let cluster = deploy(&site, 1, 4).await?;
+    let cluster = site.deploy(1, 4).await?;
     for size in [0u64, 1, 2, 3, 5, 17, 3_000] {
         let expected: Vec<u64> = (0..size).map(|n| 2 * n).collect();
         assert_eq!(
@@ -86,7 +78,7 @@ async fn maps_of_every_size_and_form() -> anyhow::Result<()> {
 #[tokio::test]
 async fn a_slow_consumer_holds_the_map_back() -> anyhow::Result<()> {
     let site = site();
-    let cluster = deploy(&site, 1, 2).await?;
+    let cluster = site.deploy(1, 2).await?;
     let most = 2 * cc_core::limits::LANE_TASKS as u64;
 
     let (made, items) = endless();
@@ -129,7 +121,7 @@ async fn a_slow_consumer_holds_the_map_back() -> anyhow::Result<()> {
 #[tokio::test]
 async fn uneven_work_is_balanced() -> anyhow::Result<()> {
     let site = site();
-    let cluster = deploy(&site, 2, 2).await?;
+    let cluster = site.deploy(2, 2).await?;
     // What was queued behind the long one is taken back and run by others.
     let stamps = cluster
         .map(0..41u64, |n| {
@@ -164,7 +156,7 @@ async fn uneven_work_is_balanced() -> anyhow::Result<()> {
 #[tokio::test]
 async fn several_maps_and_calls_share_the_workers() -> anyhow::Result<()> {
     let site = site();
-    let cluster = Arc::new(deploy(&site, 1, 2).await?);
+    let cluster = Arc::new(site.deploy(1, 2).await?);
     // One that would take all the room for ever; others beside it in tasks of their own.
     let (_, items) = endless();
     let endless = {
@@ -198,7 +190,7 @@ async fn several_maps_and_calls_share_the_workers() -> anyhow::Result<()> {
 #[tokio::test]
 async fn the_first_error_cancels_the_rest() -> anyhow::Result<()> {
     let site = site();
-    let cluster = deploy(&site, 1, 2).await?;
+    let cluster = site.deploy(1, 2).await?;
     let file = site.path().join("ran").to_string_lossy().into_owned();
     let (made, items) = endless();
     let result = cluster
@@ -235,7 +227,7 @@ async fn the_first_error_cancels_the_rest() -> anyhow::Result<()> {
 #[tokio::test]
 async fn a_map_outlives_its_workers() -> anyhow::Result<()> {
     let site = site();
-    let cluster = deploy(&site, 2, 3).await?;
+    let cluster = site.deploy(2, 3).await?;
     // Three workers die, each at the first try of an item.
     let marker = |n: u64| {
         site.path()

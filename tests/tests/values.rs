@@ -3,17 +3,10 @@
 use cc_core::limits;
 use cc_driver::prelude::*;
 use cc_tests::functions::*;
-use cc_tests::site::Site;
+use cc_tests::site::{Site, contract};
 
 fn site() -> Site {
     Site::new(env!("CARGO_BIN_EXE_cc-test-worker"))
-}
-
-fn contract(nodes: u32, workers: u32) -> Contract {
-    Contract::new()
-        .node_count(nodes)
-        .node_process_count(workers)
-        .worker_slots(1)
 }
 
 #[tokio::test]
