@@ -4,6 +4,7 @@
 //! Nothing here does I/O unless the `net` feature is on, and nothing here knows a
 //! particular provider. The other crates lean on this one and not on each other.
 
+pub mod catalog;
 pub mod codec;
 pub mod context;
 pub mod contract;
@@ -14,6 +15,7 @@ pub mod limits;
 #[cfg(feature = "net")]
 pub mod net;
 pub mod payload;
+pub mod platform;
 pub mod provider;
 pub mod record;
 pub mod tree;

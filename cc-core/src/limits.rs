@@ -239,3 +239,6 @@ pub const RESULT_WAIT: Duration = Duration::from_micros(2_500);
 /// Streams of arguments that may reach a worker before the frames that name their tasks.
 /// More than a few means a driver that does not send the frames.
 pub const EARLY_STREAMS: usize = 256;
+
+/// Largest catalog, uncompressed: ten times one with every instance type of every region of EC2.
+pub const CATALOG: usize = 16 << 20;
