@@ -136,16 +136,17 @@ impl Catalog {
         let Some(root) = self.taxonomy.root(Kind::MachineType) else {
             return;
         };
-        let (group, name) = match &*family.provider {
-            "ec2" => ("EC2Type", machine_name(&family.name)),
-            "gcp" => ("GCPType", gcp_name(&family.name)),
+        let group = match &*family.provider {
+            "ec2" => "EC2Type",
+            "gcp" => "GCPType",
             _ => return,
         };
         let group = self.taxonomy.add(Kind::MachineType, group, Some(root));
-        let parent = family.parent.as_ref();
-        let parent = parent.and_then(|parent| self.taxonomy.get(Kind::MachineType, parent));
+        let name = |name: &str| machine_of(&family.provider, name);
+        let parent = family.parent.as_deref().map(name);
+        let parent = parent.and_then(|parent| self.taxonomy.get(Kind::MachineType, &parent));
         let parent = parent.unwrap_or(group);
-        let id = self.taxonomy.add(Kind::MachineType, &name, Some(parent));
+        let id = (self.taxonomy).add(Kind::MachineType, &name(&family.name), Some(parent));
         self.taxonomy.alias(id, &family.name);
     }
 
@@ -165,15 +166,12 @@ impl Catalog {
 
     fn types_of(&mut self, facts: &InstanceType) -> Types {
         let types = &mut self.taxonomy;
-        let group = match types.get(Kind::MachineType, &facts.family) {
+        let family = machine_of(&facts.provider, &facts.family);
+        let group = match types.get(Kind::MachineType, &family) {
             Some(family) => Some(family),
             None => types.root(Kind::MachineType),
         };
-        let machine = match &*facts.provider {
-            "ec2" => machine_name(&facts.name),
-            "gcp" => gcp_name(&facts.name),
-            _ => facts.name.clone(),
-        };
+        let machine = machine_of(&facts.provider, &facts.name);
         let machine = types.add(Kind::MachineType, &machine, group);
         types.alias(machine, &facts.name);
         // What the table does not know belongs below the root, so that it can at least be named.
@@ -246,6 +244,16 @@ impl Catalog {
     /// The day of the newest source, as year-month-day.
     pub fn made(&self) -> &str {
         &self.made
+    }
+}
+
+/// The platform type of a machine type or family. Providers have families of the same name: `c3` is one
+/// of EC2's and one of Google's, so that the plain name says whose only to a person.
+fn machine_of(provider: &str, name: &str) -> String {
+    match provider {
+        "ec2" => machine_name(name),
+        "gcp" => gcp_name(name),
+        _ => name.to_owned(),
     }
 }
 
