@@ -37,6 +37,12 @@ enum Command {
         #[arg(long, value_name = "TRIPLE", default_value_t = agent::default_target())]
         target: String,
     },
+    /// Make the snapshot of all instance types, cc-core/catalog.bin, from its sources.
+    Catalog {
+        /// Write nothing, and fail if the snapshot is not what its sources give.
+        #[arg(long)]
+        check: bool,
+    },
     /// Run the benchmarks, in release mode.
     Bench {
         /// Passed on to the benchmark program.
@@ -50,6 +56,7 @@ fn main() -> ExitCode {
         Command::Setup => setup::run(),
         Command::Test => test::run(),
         Command::Agent { target } => agent::run(&target),
+        Command::Catalog { check } => catalog(check).run(),
         Command::Bench { arguments } => Step::cargo("benchmarks", "run")
             .args(["--release", "--locked", "--package", "cc-bench", "--"])
             .args(arguments)
@@ -62,4 +69,12 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Makes or checks the snapshot of all instance types. A program of its own does, because it needs
+/// cc-core.
+fn catalog(check: bool) -> Step {
+    Step::cargo("catalog", "run")
+        .args(["--quiet", "--locked", "--package", "cc-catalog", "--"])
+        .args(check.then_some("--check"))
 }

@@ -18,17 +18,28 @@ struct Package {
     what: &'static str,
     /// A program that shows that it is there.
     program: &'static str,
+    /// What the program is asked for.
+    probe: &'static [&'static str],
     /// Its packages on Debian and Ubuntu.
     packages: &'static [&'static str],
 }
 
-/// The C compiler builds ring, zstd and BLAKE3; nothing else of the system is needed. (xtask was
-/// linked by one, but that may go by another name in cargo's configuration.)
-const SYSTEM: &[Package] = &[Package {
-    what: "a C compiler that is called `cc`",
-    program: "cc",
-    packages: &["gcc", "libc6-dev"],
-}];
+/// The C compiler builds ring, zstd and BLAKE3. (xtask was linked by one, but that may go by another
+/// name in cargo's configuration.) Python's pip fetches what the catalog is made from.
+const SYSTEM: &[Package] = &[
+    Package {
+        what: "a C compiler that is called `cc`",
+        program: "cc",
+        probe: &["--version"],
+        packages: &["gcc", "libc6-dev"],
+    },
+    Package {
+        what: "Python 3 with pip",
+        program: "python3",
+        probe: &["-m", "pip", "--version"],
+        packages: &["python3", "python3-pip"],
+    },
+];
 
 /// Brings the machine to where the tests can run.
 ///
@@ -56,7 +67,7 @@ fn system() -> Result<()> {
         .iter()
         .filter(|p| {
             Step::new("probe", p.program)
-                .args(["--version"])
+                .args(p.probe.iter().copied())
                 .probe()
                 .is_none()
         })

@@ -42,6 +42,8 @@ pub(crate) fn run() -> Result<()> {
             "warnings",
         ])
         .run()?;
+    // After the lints, which have compiled most of it; it fetches its sources once.
+    crate::catalog(true).run()?;
     Step::cargo("documentation", "doc")
         .args(["--workspace", "--no-deps", "--locked"])
         .env("RUSTDOCFLAGS", "-D warnings")
