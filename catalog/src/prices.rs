@@ -9,11 +9,14 @@
 //! of its family, and a price is kept if, and only if, it is what others foretell. No price is made up:
 //! what the list does not have, or has wrongly, stays unknown.
 //!
+//! Lists of the same types with a licensed system add a fee that is the same in all regions, and are mixed
+//! up independently. So they can tell where all the sizes of a region are too high.
+//!
 //! Measured on the list of 2025-03-02: where a type has a price in two of the regions in [`BASE`],
 //! 85 % of 1,991 prices are the lowest of them within half a per cent, and all but four of the others
-//! are 6 or 10 % above it, so these regions are priced alike. Two lists of the same file, of types with
-//! licensed systems, add a fee to the same prices and are mixed up independently: none of the 9,000
-//! prices kept here is too high according to either, as are three quarters of those refused.
+//! are 6 or 10 % above it, so these regions are priced alike. Of the prices that fit the factors, one in
+//! 7,100 that the licensed lists also have was too high by them, before they were asked; of those
+//! that do not fit, three in four.
 
 use std::collections::BTreeMap;
 
@@ -30,6 +33,11 @@ const ROUNDS: usize = 50;
 /// How many prices that fit speak against one that is lower, since none is too low.
 const ONE_LOWER: i64 = 2;
 
+/// What dedicated tenancy costs more, as a factor from and to, roundings included.
+const SURCHARGES: [(f64, f64); 2] = [(1.055, 1.075), (1.095, 1.105)];
+/// In how many regions a fee must be the same to be one.
+const SAME_FEES: usize = 5;
+
 /// What the list says of a type, or of the dedicated hosts of a family, which count as one more size.
 #[derive(Debug, Clone)]
 pub(crate) struct Row {
@@ -39,6 +47,8 @@ pub(crate) struct Row {
     pub(crate) vcpus: Option<u32>,
     /// Dollars an hour by region.
     pub(crate) prices: BTreeMap<String, f64>,
+    /// The same with each of the licensed systems.
+    pub(crate) licensed: Vec<BTreeMap<String, f64>>,
 }
 
 /// What is found of a price.
@@ -56,6 +66,56 @@ pub(crate) enum Verdict {
 
 /// Judges all prices. The answer has the rows' order.
 pub(crate) fn judge(rows: &[Row]) -> Vec<BTreeMap<String, Verdict>> {
+    let first = judge_once(rows);
+    let mut corrected = rows.to_vec();
+    let mut wrong: Vec<(usize, String)> = Vec::new();
+    for (index, row) in corrected.iter_mut().enumerate() {
+        for (region, price) in too_high(&rows[index], &first[index]) {
+            // What it should have been is evidence about the others.
+            row.prices.insert(region.clone(), price);
+            wrong.push((index, region));
+        }
+    }
+    let mut verdicts = judge_once(&corrected);
+    for (index, region) in wrong {
+        verdicts[index].insert(region, Verdict::Contradicted);
+    }
+    verdicts
+}
+
+/// Prices that were kept and are those of dedicated tenancy by a licensed list, with what that says.
+fn too_high(row: &Row, verdicts: &BTreeMap<String, Verdict>) -> Vec<(String, f64)> {
+    let mut found = Vec::new();
+    for list in &row.licensed {
+        let both = || {
+            (row.prices.iter())
+                .filter(|(region, _)| verdicts.get(*region) == Some(&Verdict::Kept))
+                .filter_map(|(region, price)| Some((region, *price, *list.get(region)?)))
+                .filter(|(.., licensed)| *licensed > 0.0)
+        };
+        // In tenths of a cent, since both prices are rounded.
+        let mut fees: BTreeMap<i64, usize> = BTreeMap::new();
+        for (_, price, licensed) in both() {
+            *fees
+                .entry(((licensed - price) * 1e3).round() as i64)
+                .or_default() += 1;
+        }
+        let usual = fees.into_iter().max_by_key(|(fee, times)| (*times, -fee));
+        let Some((fee, SAME_FEES..)) = usual.filter(|(fee, _)| *fee > 0) else {
+            continue;
+        };
+        for (region, price, licensed) in both() {
+            let shared = licensed - fee as f64 / 1e3;
+            let more = price / shared;
+            if (SURCHARGES.iter()).any(|(from, to)| (*from..=*to).contains(&more)) {
+                found.push((region.clone(), shared));
+            }
+        }
+    }
+    found
+}
+
+fn judge_once(rows: &[Row]) -> Vec<BTreeMap<String, Verdict>> {
     let mut families: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
     for (index, row) in rows.iter().enumerate() {
         families.entry(&row.family).or_default().push(index);
@@ -292,6 +352,7 @@ mod tests {
             family: family.to_owned(),
             vcpus: (vcpus > 0).then_some(vcpus),
             prices: prices.collect(),
+            licensed: Vec::new(),
         }
     }
 
@@ -409,6 +470,29 @@ mod tests {
             verdicts(&rows),
             [vec![Kept; 2], vec![Kept], vec![Unconfirmed]]
         );
+    }
+
+    #[test]
+    fn a_licensed_system_tells_where_all_sizes_are_too_high() {
+        let regions = ["ap-1", "eu-1", "eu-2", "sa-1", "us-east-1", "us-west-1"];
+        let factors = [1.2, 1.375, 1.3, 1.5, 1.0, 1.1];
+        let sizes = |each: f64| {
+            let prices = regions.iter().zip(factors);
+            let prices = prices.map(|(region, factor)| (*region, each * factor));
+            row("inf2", 0, &prices.collect::<Vec<_>>())
+        };
+        let mut rows = [sizes(0.7582), sizes(6.49063), sizes(12.98127)];
+        assert!(
+            verdicts(&rows).iter().flatten().all(|v| *v == Kept),
+            "nothing tells"
+        );
+        let mut with_fee = rows[1].prices.clone();
+        with_fee.insert("eu-1".to_owned(), 6.49063 * 1.25);
+        with_fee.values_mut().for_each(|price| *price += 1.0368);
+        rows[1].licensed.push(with_fee);
+        for verdicts in verdicts(&rows) {
+            assert_eq!(verdicts, [Kept, Contradicted, Kept, Kept, Kept, Kept]);
+        }
     }
 
     #[test]

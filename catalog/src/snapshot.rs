@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context as _, Result, bail};
-use cc_core::catalog::{InstanceType, Price, Snapshot, Source, compare_names};
+use cc_core::catalog::{InstanceType, Price, Region, Snapshot, Source, compare_names};
 use cc_core::platform::Taxonomy;
 
 use crate::prices::{self, Row, Verdict};
@@ -50,7 +50,7 @@ pub(crate) fn make(sources: &Sources) -> Result<Made> {
         }
     }
     types.sort_by(|a, b| compare_names(&a.name, &b.name));
-    let (verdicts, unlisted) = set_prices(&mut types, &regions, &sources.prices);
+    let (verdicts, unlisted) = set_prices(&mut types, &regions, sources);
 
     let mut google = gcp::types(&taxonomy)?;
     google.sort_by(|a, b| compare_names(&a.name, &b.name));
@@ -92,11 +92,12 @@ pub(crate) fn make(sources: &Sources) -> Result<Made> {
 /// Puts those prices that are right into offers, and counts the others.
 fn set_prices(
     types: &mut [InstanceType],
-    regions: &[cc_core::catalog::Region],
-    listed: &BTreeMap<String, BTreeMap<String, f64>>,
+    regions: &[Region],
+    sources: &Sources,
 ) -> (BTreeMap<Verdict, usize>, usize) {
     let vcpus: BTreeMap<&str, Option<u32>> = types.iter().map(|t| (&*t.name, t.vcpus)).collect();
     let known: BTreeSet<&str> = regions.iter().map(|r| &*r.name).collect();
+    let listed = &sources.prices;
     let rows: Vec<Row> = (listed.iter())
         .map(|(name, prices)| Row {
             family: ec2::family_of(name).to_owned(),
@@ -104,6 +105,9 @@ fn set_prices(
             prices: (prices.iter())
                 .filter(|(region, _)| known.contains(&***region))
                 .map(|(region, price)| (region.clone(), *price))
+                .collect(),
+            licensed: (sources.licensed.iter())
+                .filter_map(|list| list.get(name).cloned())
                 .collect(),
         })
         .collect();
@@ -189,6 +193,8 @@ mod tests {
             None,
             "36.04986 is wrong"
         );
+        let inf2 = dollars(&catalog, "inf2.48xlarge", "eu-west-1");
+        assert_eq!(inf2, None, "all sizes are too high there");
         assert_eq!(dollars(&catalog, "g6.48xlarge", "us-east-1"), Some(13.3504));
     }
 

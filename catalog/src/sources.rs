@@ -24,6 +24,9 @@ const REQUIREMENTS: &str = include_str!("../requirements.txt");
 const MEMBER: u64 = 64 << 20;
 const OFFERINGS: &str = "moto/ec2/resources/instance_type_offerings";
 
+/// Dollars an hour by type or family, and region; 0 if they are not known.
+pub(crate) type PriceList = BTreeMap<String, BTreeMap<String, f64>>;
+
 /// All that the sources say.
 #[derive(Debug)]
 pub(crate) struct Sources {
@@ -33,8 +36,10 @@ pub(crate) struct Sources {
     pub(crate) by_id: BTreeMap<String, Vec<Offering>>,
     /// By region: the same by zone names.
     pub(crate) by_name: BTreeMap<String, Vec<Offering>>,
-    /// By type or family, and region: what is said to be a price of an hour.
-    pub(crate) prices: BTreeMap<String, BTreeMap<String, f64>>,
+    /// What is said to be the prices with Linux.
+    pub(crate) prices: PriceList,
+    /// The same with each of two licensed systems.
+    pub(crate) licensed: [PriceList; 2],
     /// The day of EC2's answers.
     pub(crate) answered: String,
     /// The day of the prices.
@@ -51,7 +56,9 @@ struct Pricing {
 
 #[derive(Deserialize)]
 struct Compute {
-    ec2_linux: BTreeMap<String, BTreeMap<String, f64>>,
+    ec2_linux: PriceList,
+    ec2_rhel: PriceList,
+    ec2_suse: PriceList,
 }
 
 /// Fetches what is not in a folder yet, and reads it.
@@ -78,6 +85,7 @@ pub(crate) fn read(folder: &Path) -> Result<Sources> {
         by_id: offerings(&mut answers, "availability-zone-id")?,
         by_name: offerings(&mut answers, "availability-zone")?,
         prices: prices.compute.ec2_linux,
+        licensed: [prices.compute.ec2_rhel, prices.compute.ec2_suse],
         answered: newest(&mut answers)?,
         priced: priced.split('T').next().unwrap_or_default().to_owned(),
         versions: required.into_iter().map(|r| r.name).collect(),
