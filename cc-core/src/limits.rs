@@ -242,3 +242,6 @@ pub const EARLY_STREAMS: usize = 256;
 
 /// Largest catalog, uncompressed: ten times one with every instance type of every region of EC2.
 pub const CATALOG: usize = 16 << 20;
+
+/// Largest configuration file. An honest one has a few lines.
+pub const CONFIG: u64 = 1 << 20;

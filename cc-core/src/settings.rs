@@ -2,8 +2,8 @@
 //! command lines give it.
 //!
 //! The table in the middle of this file is the only list of them: fields, help, and what is accepted
-//! follow from it. Nothing here reads a file or an environment variable, and nothing
-//! decides which of two places wins but [`Settings::over`].
+//! follow from it. Nothing here reads a file or an environment variable, and nothing decides which of
+//! two places wins but [`Settings::over`].
 
 mod field;
 mod read;
@@ -17,6 +17,7 @@ use serde::ser::SerializeMap as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 
+use crate::limits;
 use field::Field as _;
 
 /// How alike names are of which one is taken for the other, misspelt. Unrelated words get to 0.6.
@@ -243,7 +244,7 @@ settings! {
         "names and values, in a file { NAME = \"value\" }", "\"RUST_BACKTRACE=1 LANG=C\""
     ), in [Defaults, Ec2, Local];
     /// Blocking tasks that a worker runs at once; the node's cores ÷ its workers if not given.
-    worker_slots: Option<u32> = number("a whole number from 1 up", "4"), in [Defaults, Ec2, Local];
+    worker_slots: Option<u32> = number("a whole number from 1 to 1024", "4"), in [Defaults, Ec2, Local];
     /// The most address space a worker may take, in bytes; no limit if not given.
     worker_memory_limit: Option<u64> = bytes("bytes, or a number with K, M, G or T", "\"2G\""),
         in [Defaults, Ec2, Local];
@@ -329,7 +330,10 @@ impl Settings {
                     name.is_empty() || name.contains(['=', '\0']) || value.contains('\0')
                 }),
             ),
-            ("worker_slots", self.worker_slots == Some(0)),
+            (
+                "worker_slots",
+                (self.worker_slots).is_some_and(|n| n == 0 || n > limits::WORKER_SLOTS),
+            ),
             ("worker_memory_limit", self.worker_memory_limit == Some(0)),
             (
                 "driver_timeout",
@@ -568,7 +572,12 @@ mod tests {
         use proptest::collection::{btree_map, vec};
         use proptest::option::of;
         let texts = (of(".*"), of(".*"), of(any::<bool>()), vec(".*", 0..4));
-        let numbers = (of(1.0..1e9), of(1u32..), of(1u64..), of(any::<u16>()));
+        let numbers = (
+            of(1.0..1e9),
+            of(1..=limits::WORKER_SLOTS),
+            of(1u64..),
+            of(any::<u16>()),
+        );
         let rest = (
             btree_map("[A-Z_]{1,4}", "[^\0]*", 0..4),
             of((1u64.., 0u32..1_000_000_000).prop_map(|(s, n)| Duration::new(s, n))),
