@@ -1,12 +1,11 @@
 //! Contracts: the assumptions about a cluster, with nothing deployed yet.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::limits;
+pub use crate::settings::Settings;
 
 /// How a cluster's nodes relate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -72,32 +71,6 @@ pub struct Contract {
     node_process_count: u32,
     node_provider: String,
     settings: Settings,
-}
-
-/// What a contract says about the running of workers and the lease, besides the nodes.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-pub struct Settings {
-    /// Path of the worker binary on the nodes, instead of shipping one.
-    pub exename: Option<String>,
-    /// Arguments of the worker binary.
-    pub exeflags: Vec<String>,
-    /// Working directory of the workers, made if missing.
-    pub directory: Option<String>,
-    /// Environment variables of the workers.
-    pub environment: BTreeMap<String, String>,
-    /// Blocking tasks that a worker runs at once.
-    pub worker_slots: Option<u32>,
-    /// The most address space a worker may take, in bytes.
-    pub worker_memory_limit: Option<u64>,
-    /// How long the agents keep their work without a driver.
-    pub driver_timeout: Option<Duration>,
-    /// UDP port of the agents; any free one if none is given.
-    pub agent_port: Option<u16>,
-    /// The agent binary to start on the nodes, instead of the one found by the search order.
-    pub agent: Option<PathBuf>,
-    /// Whether local nodes share one content store (the default), or have one each as
-    /// distant machines do.
-    pub shared_store: Option<bool>,
 }
 
 impl Default for Contract {

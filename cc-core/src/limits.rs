@@ -242,3 +242,13 @@ pub const EARLY_STREAMS: usize = 256;
 
 /// Largest catalog, uncompressed: ten times one with every instance type of every region of EC2.
 pub const CATALOG: usize = 16 << 20;
+
+/// Largest configuration file. An honest one has a few lines.
+pub const CONFIG: u64 = 1 << 20;
+
+/// Bytes that are read of a file in which a system describes its machine: a thousand processors
+/// take half of it.
+pub const MACHINE_FILE: u64 = 4 << 20;
+
+/// Most accelerators that are looked at in one machine. The largest have 16.
+pub const MACHINE_ACCELERATORS: usize = 64;

@@ -11,6 +11,7 @@ use cc_provider_local::LocalProvider;
 
 use crate::binary::{self, Binary};
 use crate::cluster::Cluster;
+use crate::config::Config;
 use crate::error::DriverError;
 use crate::lifecycle;
 use crate::logs::{Handler, LogSink, WorkerLine};
@@ -49,6 +50,7 @@ pub(crate) struct DriverCore {
     pub(crate) network: Network,
     pub(crate) state: StateDirectory,
     pub(crate) log: LogSink,
+    pub(crate) config: Config,
     pub(crate) worker: Option<Binary>,
     agent: Option<PathBuf>,
     next_id: AtomicU32,
@@ -62,6 +64,7 @@ pub struct DriverBuilder {
     worker: Option<PathBuf>,
     agent: Option<PathBuf>,
     log: Option<Handler>,
+    config: Option<Config>,
 }
 
 impl DriverBuilder {
@@ -91,15 +94,23 @@ impl DriverBuilder {
         self
     }
 
+    /// The configuration, instead of the file that [`Config::discover`] finds.
+    pub fn config(mut self, config: Config) -> Self {
+        self.config = Some(config);
+        self
+    }
+
     /// Makes the driver.
     ///
     /// # Errors
     /// Fails in a process that was started as an agent or worker and has not called [`init`],
-    /// and when the state directory or the network thread cannot be had.
+    /// when the configuration file contains a mistake, and when the state directory or the
+    /// network thread cannot be had.
     pub fn build(self) -> Result<Driver, DriverError> {
         if let Some(role) = cc_agent::role::present() {
             return Err(DriverError::Role(role));
         }
+        let config = self.config.map_or_else(Config::discover, Ok)?;
         let worker = match &self.worker {
             Some(path) => Some(Binary::at(path)?),
             None if INITIALISED.load(Ordering::Relaxed) => Some(Binary::own()?),
@@ -115,6 +126,7 @@ impl DriverBuilder {
                 state,
                 log: LogSink::start(self.log)
                     .map_err(|e| DriverError::local("start the log thread", e))?,
+                config,
                 worker,
                 agent: self.agent,
                 next_id: AtomicU32::new(2),
@@ -285,6 +297,11 @@ impl Driver {
             .network
             .run("connect", Tools::connect(core, handle))
             .await
+    }
+
+    /// The configuration that holds for its clusters.
+    pub fn config(&self) -> &Config {
+        &self.core.config
     }
 
     /// Where records are kept.

@@ -10,6 +10,7 @@ use cc_core::ids::{Handle, NodeIndex, WorkerId};
 use cc_core::provider::ProviderError;
 use cc_core::wire::control::Refusal;
 
+use crate::config::ConfigError;
 use crate::records::RecordError;
 
 /// Why a call gave no output. What the function itself returns, errors included, is the
@@ -109,6 +110,9 @@ pub enum DriverError {
     /// The contract cannot be resolved.
     #[error(transparent)]
     Contract(#[from] ContractError),
+    /// The configuration file cannot be used, or settings make no sense.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     /// A record cannot be read or written.
     #[error(transparent)]
     Record(#[from] RecordError),

@@ -30,8 +30,9 @@ fn main() {
         program(&handle);
         return;
     }
-    let tests: [(&str, fn()); 9] = [
+    let tests: [(&str, fn()); 10] = [
         ("help_and_wrong_input", help_and_wrong_input),
+        ("a_configuration_file", a_configuration_file),
         ("clusters_that_are_not_there", clusters_that_are_not_there),
         ("unreadable_records_stay", unreadable_records_stay),
         ("the_life_of_a_cluster", the_life_of_a_cluster),
@@ -94,8 +95,12 @@ impl Place {
             .args(arguments)
             .current_dir(self.0.path())
             .env("CC_STATE_DIR", self.path("state"))
-            // Not what happens to lie about beside it.
+            // Not what happens to lie about beside it, nor the developer's own file.
             .env("CC_AGENT", CCTL)
+            .env("XDG_CONFIG_HOME", self.path("config"))
+            .env_remove("CLOUD_CLUSTERS_CONFIG")
+            .env_remove("AWS_REGION")
+            .env_remove("AWS_DEFAULT_REGION")
             .env_remove("RUST_LOG")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -128,7 +133,10 @@ impl Place {
 
     fn program(&self, handle: &str) -> Program {
         let mut child = Command::new(std::env::current_exe().unwrap())
+            .current_dir(self.0.path())
             .env("CC_STATE_DIR", self.path("state"))
+            .env("XDG_CONFIG_HOME", self.path("config"))
+            .env_remove("CLOUD_CLUSTERS_CONFIG")
             .env("CCTL_TEST_PROGRAM", handle)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -239,9 +247,11 @@ fn help_and_wrong_input() {
     place.run(&["cp", "a", "b"]).fails(2, "HANDLE:PATH");
     assert_eq!(place.json(&["clusters"]), serde_json::json!([]));
     let settings = place.json(&["config"]);
-    assert_eq!(settings[0]["setting"], "state_directory");
-    assert_eq!(settings[0]["source"], "CC_STATE_DIR");
-    assert_eq!(settings[1]["value"], CCTL);
+    assert_eq!(settings[0]["setting"], "config_file");
+    assert_eq!(settings[0]["value"], Value::Null);
+    let state = setting(&settings, "state_directory");
+    assert_eq!(state["source"], "CC_STATE_DIR");
+    assert_eq!(setting(&settings, "agent_executable")["value"], CCTL);
     assert!(
         place
             .run(&["completions", "bash"])
@@ -249,6 +259,61 @@ fn help_and_wrong_input() {
             .stdout
             .contains("complete")
     );
+}
+
+fn setting<'a>(settings: &'a Value, name: &str) -> &'a Value {
+    let mut all = settings.as_array().unwrap().iter();
+    all.find(|setting| setting["setting"] == name).unwrap()
+}
+
+fn a_configuration_file() {
+    let place = Place::new();
+    let file = place.path("CCconfig.toml");
+    fs::write(
+        &file,
+        "[defaults]\nuser = \"all\"\ndirectory = \"/all\"\n[local]\ndirectory = \"/here\"\n\
+         [ec2]\nexeflags = [\"-v\"]\n",
+    )
+    .unwrap();
+    let settings = place.json(&["config"]);
+    assert_eq!(settings[0]["value"], file.to_str().unwrap());
+    for (name, value, source) in [
+        ("user", Value::from("all"), "CCconfig.toml:2"),
+        ("directory", "/here".into(), "CCconfig.toml:5"),
+        ("driver_timeout", "10m".into(), "built-in"),
+        ("exeflags", Value::Null, "not set"),
+    ] {
+        let setting = setting(&settings, name);
+        assert_eq!(setting["value"], value, "{name}");
+        assert_eq!(setting["source"], source, "{name}");
+    }
+    let ec2 = place.json(&["config", "--provider", "ec2"]);
+    assert_eq!(setting(&ec2, "directory")["value"], "/all");
+    assert_eq!(setting(&ec2, "exeflags")["value"], "[\"-v\"]");
+    let table = place.run(&["config"]).ok().stdout;
+    let lines: Vec<_> = table
+        .lines()
+        .map(|l| l.split_whitespace().collect())
+        .collect();
+    let user: Vec<&str> = vec!["user", "all", "CCconfig.toml:2"];
+    assert!(lines.contains(&user), "{table}");
+
+    // The user's own is used where there is none.
+    let own = place.path("config/cloudclusters/CCconfig.toml");
+    fs::create_dir_all(own.parent().unwrap()).unwrap();
+    fs::rename(&file, &own).unwrap();
+    let settings = place.json(&["config"]);
+    assert_eq!(settings[0]["value"], own.to_str().unwrap());
+
+    fs::write(&file, "[local]\n\ndirectry = \"/here\"\n").unwrap();
+    let wrong = place.run(&["config"]).fails(2, "CCconfig.toml:3");
+    assert!(wrong.stderr.contains("directory?"), "{wrong:?}");
+    let named = |path: &str| {
+        let mut command = place.command(&["config"]);
+        Answer::of(command.env("CLOUD_CLUSTERS_CONFIG", path).spawn().unwrap())
+    };
+    named("elsewhere.toml").fails(2, "no file elsewhere.toml");
+    named(own.to_str().unwrap()).ok();
 }
 
 fn clusters_that_are_not_there() {

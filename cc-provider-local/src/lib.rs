@@ -7,6 +7,7 @@
 
 mod executable;
 mod launch;
+pub mod machine;
 mod process;
 
 use std::io;

@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use cc_driver::config::Config;
 use cc_driver::{Cluster, Contract, Driver, DriverBuilder, WorkerLine};
 use tempfile::TempDir;
 
@@ -66,6 +67,8 @@ impl Site {
             .worker_binary(&self.worker)
             .agent(&self.worker)
             .on_log(drop)
+            // A developer's own file has no say.
+            .config(Config::none())
     }
 
     /// A driver of this place.

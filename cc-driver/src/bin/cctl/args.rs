@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 const EXIT_CODES: &str = "\
@@ -169,12 +169,22 @@ Examples:
         time: Duration,
     },
     /// Show every setting and where it comes from
+    ///
+    /// What a contract or `cctl deploy` does not say is looked up in CCconfig.toml: in the section of
+    /// the provider, ec2 or local, then in that of defaults. The file is the one that
+    /// CLOUD_CLUSTERS_CONFIG names, or it lies in the current directory, or in
+    /// ~/.config/cloudclusters.
     #[command(after_help = "\
-Environment: CC_STATE_DIR says where clusters are written down, CC_AGENT names the agent's
-executable, RUST_LOG says what to log on standard error, NO_COLOR turns colours off.
+Environment: CLOUD_CLUSTERS_CONFIG names the configuration file, CC_STATE_DIR says where clusters
+are written down, CC_AGENT names the agent's executable, AWS_REGION and AWS_DEFAULT_REGION give the
+region of ec2 if nothing else does, RUST_LOG says what to log on standard error, NO_COLOR turns
+colours off.
 
 JSON: an array of objects with setting, value (or null) and source.")]
     Config {
+        /// Whose settings
+        #[arg(long, value_enum, default_value_t = ConfigOf::Local)]
+        provider: ConfigOf,
         /// Print an array of objects
         #[arg(long)]
         json: bool,
@@ -266,6 +276,24 @@ fn variable(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
         _ => Err("write NAME=VALUE".to_owned()),
+    }
+}
+
+/// A provider that the configuration file has a section for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ConfigOf {
+    /// Amazon EC2
+    Ec2,
+    /// Nodes on this machine
+    Local,
+}
+
+impl ConfigOf {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Ec2 => "ec2",
+            Self::Local => "local",
+        }
     }
 }
 

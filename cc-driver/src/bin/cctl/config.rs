@@ -2,12 +2,26 @@
 
 use std::path::{Path, PathBuf};
 
+use cc_driver::config::{Config, Effective};
 use cc_driver::records::StateDirectory;
+use cc_driver::settings::{KEYS, Settings};
 use cc_driver::{Contract, Driver};
 use serde::Serialize;
 
+use crate::args::ConfigOf;
 use crate::failure::Failure;
-use crate::output::{self, duration};
+use crate::output;
+
+/// Variables that have an effect.
+const VARIABLES: [&str; 7] = [
+    "CLOUD_CLUSTERS_CONFIG",
+    "CC_STATE_DIR",
+    "CC_AGENT",
+    "AWS_REGION",
+    "AWS_DEFAULT_REGION",
+    "RUST_LOG",
+    "NO_COLOR",
+];
 
 #[derive(Debug, Serialize)]
 struct Setting {
@@ -16,8 +30,10 @@ struct Setting {
     source: String,
 }
 
-pub(crate) fn run(driver: &Driver, json: bool) -> Result<(), Failure> {
-    let settings = settings(driver);
+pub(crate) fn run(driver: &Driver, provider: ConfigOf, json: bool) -> Result<(), Failure> {
+    let none = Settings::default();
+    let effective = driver.config().effective(provider.name(), &none, &none)?;
+    let settings = settings(driver, &effective);
     if json {
         return output::json(&settings);
     }
@@ -34,21 +50,30 @@ pub(crate) fn run(driver: &Driver, json: bool) -> Result<(), Failure> {
     )?)
 }
 
-fn settings(driver: &Driver) -> Vec<Setting> {
+fn settings(driver: &Driver, effective: &Effective) -> Vec<Setting> {
     let contract = Contract::new();
     let default = |setting, value: String| Setting {
         setting,
         value: Some(value),
         source: "default of contracts".to_owned(),
     };
-    let mut settings = vec![
+    let mut settings = vec![file(driver.config())];
+    settings.extend(keys(effective));
+    settings.extend([
+        default("node_provider", contract.provider().to_owned()),
+        default("cluster_type", contract.topology().to_string()),
+        default("node_count", contract.nodes().to_string()),
+        default(
+            "node_process_count",
+            contract.workers_per_node().to_string(),
+        ),
         Setting {
             setting: "state_directory",
             value: Some(driver.state_directory().display().to_string()),
             source: state_source(),
         },
         agent(driver),
-    ];
+    ]);
     settings.extend(
         agent_search()
             .into_iter()
@@ -62,20 +87,7 @@ fn settings(driver: &Driver) -> Vec<Setting> {
                 value: path.map(|p| p.display().to_string()),
             }),
     );
-    settings.extend([
-        default("node_provider", contract.provider().to_owned()),
-        default("cluster_type", contract.topology().to_string()),
-        default("node_count", contract.nodes().to_string()),
-        default(
-            "node_process_count",
-            contract.workers_per_node().to_string(),
-        ),
-        default(
-            "driver_timeout",
-            duration(contract.effective_driver_timeout().as_secs()),
-        ),
-    ]);
-    for setting in ["CC_STATE_DIR", "CC_AGENT", "RUST_LOG", "NO_COLOR"] {
+    for setting in VARIABLES {
         settings.push(Setting {
             setting,
             value: std::env::var_os(setting).map(|v| v.to_string_lossy().into_owned()),
@@ -83,6 +95,44 @@ fn settings(driver: &Driver) -> Vec<Setting> {
         });
     }
     settings
+}
+
+/// The configuration file, or where it was looked for.
+fn file(config: &Config) -> Setting {
+    let absolute = |path: &Path| {
+        let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        path.display().to_string()
+    };
+    let searched = config.searched().iter().map(|path| absolute(path));
+    Setting {
+        setting: "config_file",
+        value: config.path().map(absolute),
+        source: match config.path() {
+            Some(_) => "found".to_owned(),
+            None => format!("not at {}", searched.collect::<Vec<_>>().join(", ")),
+        },
+    }
+}
+
+/// Every key that a file can have, set or not.
+fn keys(effective: &Effective) -> Vec<Setting> {
+    let set = effective.settings.entries();
+    (KEYS.iter())
+        .map(|key| {
+            let value = set.iter().find(|(name, _)| *name == key.name);
+            Setting {
+                setting: key.name,
+                value: value.map(|(_, value)| match value.as_str() {
+                    Some(text) => text.to_owned(),
+                    None => value.to_string(),
+                }),
+                source: match effective.origins.get(key.name) {
+                    Some(origin) => origin.clone(),
+                    None => "not set".to_owned(),
+                },
+            }
+        })
+        .collect()
 }
 
 fn state_source() -> String {
@@ -100,7 +150,7 @@ fn state_source() -> String {
 fn agent(driver: &Driver) -> Setting {
     match driver.agent_executable() {
         Ok(path) if path.starts_with("/proc/self") => Setting {
-            setting: "agent",
+            setting: "agent_executable",
             value: Some(own().map_or("cctl".to_owned(), |p| p.display().to_string())),
             source: "cctl stands in".to_owned(),
         },
@@ -110,13 +160,13 @@ fn agent(driver: &Driver) -> Setting {
                 .find(|(_, candidate, _)| candidate.as_deref() == Some(&path))
                 .map_or("found", |(name, ..)| name);
             Setting {
-                setting: "agent",
+                setting: "agent_executable",
                 value: Some(path.display().to_string()),
                 source: source.to_owned(),
             }
         }
         Err(error) => Setting {
-            setting: "agent",
+            setting: "agent_executable",
             value: None,
             source: error.to_string(),
         },

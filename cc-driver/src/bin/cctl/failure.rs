@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::io::{self, IsTerminal as _, Write as _};
 
 use cc_driver::DriverError;
+use cc_driver::config::ConfigError;
 use cc_driver::records::RecordError;
 
 const FAILED: u8 = 1;
@@ -104,12 +105,22 @@ impl From<DriverError> for Failure {
                 Self::new(AMBIGUOUS, error)
             }
             DriverError::Contract(error) => Self::wrong(error),
+            DriverError::Config(error) => error.into(),
             DriverError::Several(failures) => Self {
                 code: FAILED,
                 messages: failures.0.iter().map(ToString::to_string).collect(),
                 hint: None,
             },
             error => Self::failed(error),
+        }
+    }
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        match error {
+            ConfigError::Unreadable { .. } => Self::failed(error),
+            error => Self::wrong(error),
         }
     }
 }

@@ -98,7 +98,7 @@ async fn other(driver: &Driver, command: &Command) -> Result<(), Failure> {
             lifecycle::terminate(driver, clusters, *all, *yes).await
         }
         Command::Extend { cluster, time } => lifecycle::extend(driver, cluster, *time).await,
-        Command::Config { json } => config::run(driver, *json),
+        Command::Config { provider, json } => config::run(driver, *provider, *json),
         // Done before.
         Command::Deploy { .. } | Command::Exec(_) | Command::Completions { .. } => Ok(()),
     }
