@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use cc_driver::{Cluster, Contract, Driver};
+use cc_driver::{Cluster, Contract, Driver, Resolve as _};
 use tokio::runtime::Runtime;
 
 use crate::options::Options;

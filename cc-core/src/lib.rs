@@ -18,6 +18,7 @@ pub mod payload;
 pub mod platform;
 pub mod provider;
 pub mod record;
+pub mod resolve;
 pub mod settings;
 pub mod tree;
 pub mod wire;

@@ -4,9 +4,9 @@ use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
 
-use crate::contract::Plan;
 use crate::ids::{Handle, NodeIndex};
 use crate::record::NodeRecord;
+use crate::resolve::Plan;
 use crate::wire::bootstrap::Identity;
 
 /// A future that a provider's method gives.

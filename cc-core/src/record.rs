@@ -4,14 +4,14 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::contract::Plan;
 use crate::ids::{ContentHash, Handle, NodeIndex};
+use crate::resolve::Plan;
 use crate::wire::control::WorkerCommand;
 
 /// The version of [`ClusterRecord`]'s format.
 ///
-/// - 1: the first.
-pub const RECORD_VERSION: u32 = 1;
+/// - 2: the first that was released; its plan has instance types, prices and effective settings.
+pub const RECORD_VERSION: u32 = 2;
 
 /// A cluster as its driver knows it. Written before anything is created, and after each
 /// change.

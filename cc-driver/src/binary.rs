@@ -61,6 +61,21 @@ impl Binary {
         cc_agent::build::hash(&self.file)
     }
 
+    /// The instruction set that it is for, if it is an ELF file of one that is known.
+    pub(crate) fn isa(&self) -> Option<String> {
+        use std::os::unix::fs::FileExt as _;
+        let mut header = [0; 20];
+        self.file.read_exact_at(&mut header, 0).ok()?;
+        // The machine is a half-word behind the identification and the type, in the file's own
+        // byte order, and all of ours are little-endian.
+        let is_elf = header.starts_with(b"\x7fELF") && header[5] == 1;
+        match u16::from_le_bytes([header[18], header[19]]) {
+            object::elf::EM_X86_64 if is_elf => Some("x86_64".to_owned()),
+            object::elf::EM_AARCH64 if is_elf => Some("aarch64".to_owned()),
+            _ => None,
+        }
+    }
+
     /// Its hash and length, computed once.
     pub(crate) async fn content(&self) -> Result<(ContentHash, u64), DriverError> {
         let hash = || async {

@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use cc_core::contract::Plan;
 use cc_core::death::{Cause, Death};
 use cc_core::ids::{Handle, NodeIndex, WorkerId};
 use cc_core::provider::{NodeState, Provider};
 use cc_core::record::{ClusterRecord, NodeRecord};
+use cc_core::resolve::Plan;
 use futures::future::join_all;
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
@@ -106,7 +106,7 @@ impl ClusterCore {
     pub(crate) fn receivers_of(&self, sessions: &[Arc<Session>]) -> Receivers {
         Receivers {
             sessions: sessions.to_vec(),
-            one_store: self.plan.contract().has_one_store(),
+            one_store: self.plan.has_one_store(),
         }
     }
 
@@ -486,7 +486,7 @@ impl Cluster {
 impl Drop for Cluster {
     fn drop(&mut self) {
         if !self.settled {
-            let lease = self.core.plan.contract().effective_driver_timeout();
+            let lease = self.core.plan.effective_driver_timeout();
             tracing::warn!(
                 cluster = %self.core.handle,
                 "dropped without terminate or close: its agents end {lease:?} after this program; `cctl terminate {}` ends it now",

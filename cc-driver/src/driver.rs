@@ -4,18 +4,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-use cc_core::contract::Plan;
 use cc_core::ids::{Handle, WorkerId};
 use cc_core::provider::Provider;
+use cc_core::resolve::Plan;
 use cc_provider_local::LocalProvider;
 
 use crate::binary::{self, Binary};
 use crate::cluster::Cluster;
-use crate::config::Config;
+use crate::config::{Config, ConfigError};
 use crate::error::DriverError;
 use crate::lifecycle;
 use crate::logs::{Handler, LogSink, WorkerLine};
 use crate::network::Network;
+use crate::planner::Planner;
 use crate::records::{Listed, StateDirectory};
 use crate::tools::Tools;
 
@@ -50,7 +51,8 @@ pub(crate) struct DriverCore {
     pub(crate) network: Network,
     pub(crate) state: StateDirectory,
     pub(crate) log: LogSink,
-    pub(crate) config: Config,
+    /// A mistake in it keeps nobody from looking at clusters and giving them back.
+    config: Result<Config, ConfigError>,
     pub(crate) worker: Option<Binary>,
     agent: Option<PathBuf>,
     next_id: AtomicU32,
@@ -104,16 +106,15 @@ impl DriverBuilder {
     ///
     /// # Errors
     /// Fails in a process that was started as an agent or worker and has not called [`init`],
-    /// when the configuration file contains a mistake, and when the state directory or the
-    /// network thread cannot be had.
+    /// and when the state directory or the network thread cannot be had.
     pub fn build(self) -> Result<Driver, DriverError> {
         if let Some(role) = cc_agent::role::present() {
             return Err(DriverError::Role(role));
         }
-        let config = self.config.map_or_else(Config::discover, Ok)?;
+        let config = self.config.map_or_else(Config::discover, Ok);
         let worker = match &self.worker {
             Some(path) => Some(Binary::at(path)?),
-            None if INITIALISED.load(Ordering::Relaxed) => Some(Binary::own()?),
+            None if can_be_worker() => Some(Binary::own()?),
             None => None,
         };
         let state = match self.state {
@@ -155,7 +156,7 @@ impl Driver {
     ///
     /// ```no_run
     /// # async fn f(driver: cc_driver::Driver) -> Result<(), cc_driver::DriverError> {
-    /// use cc_driver::Contract;
+    /// use cc_driver::{Contract, Resolve as _};
     /// let plan = Contract::new().node_count(4).node_process_count(2).resolve()?;
     /// let cluster = driver.deploy(&plan).await?;
     /// assert_eq!(cluster.workers().len(), 8);
@@ -300,13 +301,34 @@ impl Driver {
     }
 
     /// The configuration that holds for its clusters.
-    pub fn config(&self) -> &Config {
-        &self.core.config
+    ///
+    /// # Errors
+    /// Fails when there is a file that cannot be used, with the line that is wrong.
+    pub fn config(&self) -> Result<&Config, DriverError> {
+        self.core.config.as_ref().map_err(|e| e.clone().into())
     }
 
     /// Where records are kept.
     pub fn state_directory(&self) -> &Path {
         self.core.state.path()
+    }
+
+    /// What resolves contracts for this driver: with its configuration, and for its worker binary.
+    ///
+    /// ```no_run
+    /// # async fn f(driver: cc_driver::Driver) -> Result<(), cc_driver::DriverError> {
+    /// use cc_driver::{Contract, Units as _, at_least};
+    /// let contract = Contract::new().node_memory_size(at_least(64.gib()));
+    /// let plan = driver.planner()?.resolve(&contract)?;
+    /// println!("{:?} dollars an hour", plan.hourly_cost());
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`config`](Self::config).
+    pub fn planner(&self) -> Result<Planner, DriverError> {
+        let isa = self.core.worker.as_ref().and_then(Binary::isa);
+        Ok(Planner::new(self.config()?.clone(), isa))
     }
 
     /// Says good-bye to all agents. Their clusters go on; a next driver need not wait for this
@@ -315,6 +337,11 @@ impl Driver {
         self.core.network.close().await;
         self.core.log.flush().await;
     }
+}
+
+/// Whether this process went through [`init`], and its executable can so be a worker.
+pub(crate) fn can_be_worker() -> bool {
+    INITIALISED.load(Ordering::Relaxed)
 }
 
 impl DriverCore {
@@ -350,7 +377,7 @@ impl DriverCore {
     /// The agent's executable for the local provider.
     pub(crate) fn agent(&self, configured: Option<&Path>) -> Result<PathBuf, DriverError> {
         let configured = configured.or(self.agent.as_deref());
-        let own_may = INITIALISED.load(Ordering::Relaxed);
+        let own_may = can_be_worker();
         binary::find_agent(
             configured,
             StateDirectory::agents(std::env::consts::ARCH),

@@ -4,10 +4,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cc_core::contract::ContractError;
 use cc_core::death::Death;
 use cc_core::ids::{Handle, NodeIndex, WorkerId};
 use cc_core::provider::ProviderError;
+use cc_core::resolve::ResolveError;
 use cc_core::wire::control::Refusal;
 
 use crate::config::ConfigError;
@@ -109,7 +109,7 @@ impl std::fmt::Display for Failures {
 pub enum DriverError {
     /// The contract cannot be resolved.
     #[error(transparent)]
-    Contract(#[from] ContractError),
+    Resolve(#[from] ResolveError),
     /// The configuration file cannot be used, or settings make no sense.
     #[error(transparent)]
     Config(#[from] ConfigError),

@@ -40,6 +40,7 @@ mod lifecycle;
 mod logs;
 mod map;
 mod network;
+mod planner;
 mod pool;
 mod progress;
 pub mod records;
@@ -52,12 +53,17 @@ mod workers;
 pub use call::Call;
 pub use cc_agent::client::ExecSession;
 pub use cc_core::context::Context;
-pub use cc_core::contract::{Contract, ContractError, Plan, Topology};
+pub use cc_core::contract::{
+    Contract, ContractError, Market, Quantity, Role, Settings, Topology, Units, at_least, at_most,
+    between, just,
+};
 pub use cc_core::death::{Cause, Death};
 pub use cc_core::ids::{Handle, NodeIndex, WorkerId, WorkerKey};
 pub use cc_core::payload::{Array, Bytes};
+pub use cc_core::platform::{Kind, Taxonomy};
 pub use cc_core::record::{ClusterRecord, ClusterState, NodeRecord};
-pub use cc_core::settings::{self, Settings};
+pub use cc_core::resolve::{Choice, Explanation, Match, Plan, ResolveError, RolePlan};
+pub use cc_core::settings;
 pub use cc_core::wire::control::{LogSource, NodeStatus, RefusalKind, WorkerStatus};
 pub use cc_core::wire::stream::{Exec, ExecFrame};
 pub use cc_macros::{main, remote};
@@ -68,14 +74,15 @@ pub use everywhere::Everywhere;
 pub use failure::Failure;
 pub use logs::WorkerLine;
 pub use map::{AsCompleted, Map, Ordered};
+pub use planner::{Planner, Resolve, catalog_path};
 pub use task::Task;
 pub use tools::Tools;
 
 /// What most programs use.
 pub mod prelude {
     pub use crate::{
-        Array, Bytes, CallError, Cluster, Context, Contract, Driver, DriverError, Failure, Task,
-        Worker, remote,
+        Array, Bytes, CallError, Cluster, Context, Contract, Driver, DriverError, Failure, Market,
+        Planner, Resolve, Task, Topology, Units, Worker, at_least, at_most, between, just, remote,
     };
 }
 

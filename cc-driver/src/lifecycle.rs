@@ -4,12 +4,13 @@
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use cc_core::contract::Plan;
+use cc_core::contract::Topology;
 use cc_core::ids::{Handle, NodeIndex};
 use cc_core::net::endpoint;
 use cc_core::net::identity::{Authority, Credentials, Role, Subject};
 use cc_core::provider::{AgentLaunch, NodeState, Provider};
 use cc_core::record::{ClusterRecord, ClusterState, NodeRecord, RECORD_VERSION};
+use cc_core::resolve::Plan;
 use cc_core::wire::bootstrap::Identity;
 use cc_core::wire::control::SessionKind;
 use futures::StreamExt as _;
@@ -29,15 +30,25 @@ pub(crate) async fn deploy(
     plan: Plan,
     workers: bool,
 ) -> Result<Arc<ClusterCore>, DriverError> {
-    let provider = driver.provider(plan.contract().provider())?;
+    let provider = driver.provider(plan.provider())?;
+    if plan.topology() != Topology::PeerWorkers {
+        return Err(DriverError::local(
+            "deploy",
+            format!(
+                "{} clusters can be planned and not yet be deployed: write cluster_type = \
+                 PeerWorkers",
+                plan.topology()
+            ),
+        ));
+    }
     // First: a program that cannot be a worker cannot be an agent either, and what helps there
     // helps here.
     if workers {
         worker_program(&driver, &plan)?;
     }
-    let agent = driver.agent(plan.contract().settings().agent.as_deref())?;
+    let agent = driver.agent(plan.settings().agent.as_deref())?;
     let handle = Handle::random();
-    let nodes = (0..plan.contract().nodes())
+    let nodes = (0..plan.nodes())
         .map(|index| provider.intend(handle, NodeIndex(index), &plan))
         .collect();
     let record = ClusterRecord {
@@ -258,7 +269,7 @@ pub(crate) async fn sessions(
     events: tokio::sync::mpsc::Sender<(NodeIndex, crate::session::Event)>,
 ) -> Result<Vec<Result<Arc<Session>, DriverError>>, DriverError> {
     let credentials = driver.state.load_credentials(record.handle)?;
-    let lease = record.plan.contract().effective_driver_timeout();
+    let lease = record.plan.effective_driver_timeout();
     let open = |node: &NodeRecord| {
         let (index, address, events) = (node.node, node.address, events.clone());
         let credentials: &Credentials = &credentials;
@@ -302,7 +313,7 @@ pub(crate) async fn reconnect(
             return Err(state(&record, "it is not whole; terminate it"));
         }
     }
-    let provider = driver.provider(record.plan.contract().provider())?;
+    let provider = driver.provider(record.plan.provider())?;
     let cluster = connect(&driver, &provider, &record, take_over).await?;
     let errors = take_up(&cluster).await?;
     cluster.note_missing(errors);
@@ -323,8 +334,8 @@ pub(crate) async fn resume(
             return Err(state(&record, "it is not whole; terminate it"));
         }
     }
-    let provider = driver.provider(record.plan.contract().provider())?;
-    let agent = driver.agent(record.plan.contract().settings().agent.as_deref())?;
+    let provider = driver.provider(record.plan.provider())?;
+    let agent = driver.agent(record.plan.settings().agent.as_deref())?;
     let (certificate, key) = driver.state.load_authority(handle)?;
     let authority = Authority::load(&certificate, &key)
         .map_err(|e| DriverError::local("read the cluster's certificates", e))?;
@@ -370,7 +381,7 @@ pub(crate) async fn interrupt(driver: Arc<DriverCore>, handle: Handle) -> Result
     ) {
         return Err(state(&record, "it is not whole; terminate it"));
     }
-    let provider = driver.provider(record.plan.contract().provider())?;
+    let provider = driver.provider(record.plan.provider())?;
     let provider = &*provider;
     let stops: Vec<_> = record
         .nodes
@@ -393,7 +404,7 @@ pub(crate) async fn terminate(driver: Arc<DriverCore>, handle: Handle) -> Result
         .update(handle, |r| r.state = ClusterState::Terminating);
     // A full disk is no reason to keep anything running.
     let record = noted.or_else(|error| driver.state.load(handle).map_err(|_| error))?;
-    let provider = driver.provider(record.plan.contract().provider())?;
+    let provider = driver.provider(record.plan.provider())?;
     remove_nodes(&*provider, &record.nodes).await?;
     Ok(driver.state.remove(handle)?)
 }

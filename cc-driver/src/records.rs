@@ -541,7 +541,14 @@ fn decode(path: PathBuf, handle: Handle, content: &[u8]) -> Result<ClusterRecord
         version: u32,
     }
     let wrong = |error: serde_json::Error| {
-        if error.is_eof() {
+        // A number that is cut at its point is wrong and not short, but at the very end.
+        let last = content
+            .rsplit(|byte| *byte == b'\n')
+            .next()
+            .unwrap_or_default();
+        let lines = content.iter().filter(|byte| **byte == b'\n').count() + 1;
+        let at_end = error.line() == lines && error.column() >= last.len();
+        if error.is_eof() || (at_end && error.is_syntax() && last.ends_with(b".")) {
             RecordError::Truncated { path: path.clone() }
         } else {
             RecordError::Malformed {

@@ -90,7 +90,7 @@ async fn states(
     driver: &DriverCore,
     record: &ClusterRecord,
 ) -> Result<Vec<(NodeIndex, Result<NodeState, DriverError>)>, DriverError> {
-    let provider = driver.provider(record.plan.contract().provider())?;
+    let provider = driver.provider(record.plan.provider())?;
     let looks: Vec<_> = record.nodes.iter().map(|n| provider.state(n)).collect();
     let states: Vec<_> = futures::stream::iter(looks)
         .buffered(AT_ONCE)
@@ -139,7 +139,7 @@ async fn restart_workers(
     if let Some(refused) = errors.iter().position(refused) {
         errors = vec![errors.swap_remove(refused)];
     } else {
-        let workers = record.plan.contract().workers_per_node();
+        let workers = record.plan.workers_per_node();
         let restarts = sessions
             .iter()
             .map(|session| restart_node(session, &command, workers));
@@ -341,7 +341,7 @@ impl Tools {
         let uploading = files::upload(
             Receivers {
                 sessions: self.sessions.clone(),
-                one_store: self.record.plan.contract().has_one_store(),
+                one_store: self.record.plan.has_one_store(),
             },
             local.to_path_buf(),
             remote.to_owned(),

@@ -5,10 +5,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cc_core::contract::Plan;
 use cc_core::death::{Cause, Death};
 use cc_core::ids::WorkerId;
 use cc_core::limits;
+use cc_core::resolve::Plan;
 use cc_core::wire::control::{Answer, Program, Request, WorkerCommand};
 use futures::StreamExt as _;
 
@@ -30,7 +30,7 @@ pub(crate) fn worker_program<'a>(
     driver: &'a DriverCore,
     plan: &Plan,
 ) -> Result<WorkerProgram<'a>, DriverError> {
-    if let Some(path) = &plan.contract().settings().exename {
+    if let Some(path) = &plan.settings().exename {
         return Ok(WorkerProgram::OnNode(path.clone()));
     }
     driver.worker.as_ref().map(WorkerProgram::Ship).ok_or_else(|| {
@@ -59,7 +59,7 @@ async fn prepare_workers(
     sessions: &[Arc<Session>],
 ) -> Result<(WorkerCommand, Option<DriverError>), DriverError> {
     let driver = &cluster.driver;
-    let settings = cluster.plan.contract().settings();
+    let settings = cluster.plan.settings();
     let (program, name, shipped, left) = match worker_program(driver, &cluster.plan)? {
         WorkerProgram::OnNode(path) => (Program::Path(path.clone()), path, None, None),
         WorkerProgram::Ship(binary) => {
@@ -97,7 +97,7 @@ async fn start_workers_on(
     sessions: Vec<Arc<Session>>,
     command: &WorkerCommand,
 ) -> Vec<DriverError> {
-    let slots: Vec<u32> = (0..cluster.plan.contract().workers_per_node()).collect();
+    let slots: Vec<u32> = (0..cluster.plan.workers_per_node()).collect();
     let starts: Vec<_> = sessions
         .into_iter()
         .map(|session| {

@@ -241,7 +241,7 @@ fn help_and_wrong_input() {
         .fails(2, "whole number");
     place
         .run(&["deploy", "node_provider=moon"])
-        .fails(2, "write local");
+        .fails(2, "node_provider = moon is not known");
     place.run(&["terminate"]).fails(2, "CLUSTER");
     place.run(&["extend", "abc", "long"]).fails(2, "long");
     place.run(&["cp", "a", "b"]).fails(2, "HANDLE:PATH");
@@ -314,6 +314,9 @@ fn a_configuration_file() {
     };
     named("elsewhere.toml").fails(2, "no file elsewhere.toml");
     named(own.to_str().unwrap()).ok();
+    // What there is can be seen and given back whatever the file says.
+    assert_eq!(place.json(&["clusters"]), serde_json::json!([]));
+    place.run(&["terminate", "--all", "--yes"]).ok();
 }
 
 fn clusters_that_are_not_there() {

@@ -16,11 +16,11 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use cc_core::contract::Plan;
 use cc_core::ids::{Handle, NodeIndex};
 use cc_core::limits;
 use cc_core::provider::{AgentLaunch, NodeState, Provider, ProviderError, ProviderFuture, Sign};
 use cc_core::record::NodeRecord;
+use cc_core::resolve::Plan;
 use cc_core::wire::PROTOCOL;
 use cc_core::wire::bootstrap::{Ready, Settings};
 use rustix::process::Signal;
@@ -47,7 +47,7 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_m
 /// use cc_core::provider::Provider as _;
 ///
 /// let provider = cc_provider_local::LocalProvider::new("/tmp/state".into());
-/// let plan = Contract::new().resolve()?;
+/// let plan = Contract::new().resolve_locally()?;
 /// let node = provider.intend(Handle::random(), NodeIndex(0), &plan);
 /// assert!(node.address.is_none(), "nothing listens yet");
 /// # Ok::<(), cc_core::contract::ContractError>(())
@@ -126,8 +126,8 @@ impl LocalProvider {
             .mode(0o700)
             .create(&at.directory)
             .map_err(|e| at.io("make the node's directory", &e))?;
-        let contract = launch.plan.contract();
-        let store = match contract.settings().shared_store {
+        let plan = &launch.plan;
+        let store = match plan.settings().shared_store {
             Some(false) => at.directory.join("store"),
             _ => self.state_directory.join("store"),
         };
@@ -137,9 +137,9 @@ impl LocalProvider {
             node: node.node,
             directory: at.directory,
             store,
-            listen: listen(node.node, contract.settings().agent_port),
-            workers: contract.workers_per_node(),
-            driver_timeout: contract.effective_driver_timeout().as_secs(),
+            listen: listen(node.node, plan.settings().agent_port),
+            workers: plan.workers_per_node(),
+            driver_timeout: plan.effective_driver_timeout().as_secs(),
         };
         let executable =
             std::path::absolute(&launch.executable).unwrap_or(launch.executable.clone());
@@ -158,7 +158,7 @@ impl Provider for LocalProvider {
             pid: None,
             start_ticks: None,
         };
-        let port = plan.contract().settings().agent_port;
+        let port = plan.settings().agent_port;
         NodeRecord {
             node,
             address: port.map(|port| listen(node, Some(port))),

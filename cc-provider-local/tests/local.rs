@@ -16,10 +16,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use cc_core::contract::{Contract, Plan};
+use cc_core::contract::Contract;
 use cc_core::ids::{Handle, NodeIndex};
 use cc_core::provider::{AgentLaunch, NodeState, Provider as _, ProviderError};
 use cc_core::record::NodeRecord;
+use cc_core::resolve::Plan;
 use cc_core::wire::bootstrap::{Identity, Ready, Report, Settings};
 use cc_core::wire::local::{ROLE, ROLE_AGENT};
 use cc_provider_local::{LocalProvider, agent_directory};
@@ -206,7 +207,7 @@ fn fixture(part: u64) -> Fixture {
 fn fixture_of(contract: Contract) -> Fixture {
     let state = tempfile::tempdir().unwrap();
     let provider = LocalProvider::new(state.path().to_owned()).start_wait(PATIENCE);
-    let plan: Plan = contract.resolve().unwrap();
+    let plan: Plan = contract.resolve_locally().unwrap();
     let handle = Handle::random();
     let node = provider.intend(handle, NodeIndex(0), &plan);
     let launch = AgentLaunch {

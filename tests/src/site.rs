@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use cc_driver::Resolve as _;
 use cc_driver::config::Config;
 use cc_driver::{Cluster, Contract, Driver, DriverBuilder, WorkerLine};
 use tempfile::TempDir;

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context as _, ensure};
+use cc_driver::Resolve as _;
 use cc_driver::{Bytes, Cluster, Contract, Driver};
 use futures::future::try_join_all;
 use rand::rngs::SmallRng;

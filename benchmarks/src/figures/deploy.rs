@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 
+use cc_driver::Resolve as _;
+
 use crate::bench::{Bench, contract};
 use crate::functions;
 use crate::raw;

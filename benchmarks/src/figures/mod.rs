@@ -4,6 +4,7 @@ mod beside;
 mod broadcast;
 mod bulk;
 mod call;
+mod catalog;
 mod deploy;
 mod idle;
 mod map;
@@ -62,6 +63,11 @@ pub(crate) const FIGURES: &[Figure] = &[
         name: "deploy",
         what: "8 nodes deployed to first results from all",
         run: deploy::run,
+    },
+    Figure {
+        name: "catalog",
+        what: "reading the embedded catalog, and selecting from it",
+        run: catalog::run,
     },
     Figure {
         name: "idle",

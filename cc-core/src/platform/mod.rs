@@ -260,8 +260,7 @@ impl Taxonomy {
 
     /// What is directly below a type, in order.
     pub fn children(&self, parent: TypeId) -> Vec<TypeId> {
-        (0..self.types.len() as u32)
-            .map(TypeId)
+        (self.ids())
             .filter(|id| self[*id].parent == Some(parent))
             .collect()
     }
@@ -296,6 +295,11 @@ impl Taxonomy {
     /// What is known of a model of accelerators.
     pub fn model(&self, accelerator: TypeId) -> Option<&Model> {
         self.models.get(&accelerator)
+    }
+
+    /// All types, in order.
+    pub fn ids(&self) -> impl Iterator<Item = TypeId> + use<> {
+        (0..self.types.len() as u32).map(TypeId)
     }
 
     /// How many types there are.

@@ -26,7 +26,7 @@ fn record_of(handle: Handle) -> ClusterRecord {
         handle,
         state: ClusterState::Deploying,
         created: 0,
-        plan: Contract::new().resolve().unwrap(),
+        plan: Contract::new().resolve_locally().unwrap(),
         nodes: vec![NodeRecord {
             node: NodeIndex(0),
             address: None,

@@ -5,6 +5,7 @@ use std::io::Write as _;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use cc_driver::Resolve as _;
 use cc_driver::{Cluster, Contract, Driver};
 use cc_tests::functions::{chatter, count, pid};
 use cc_tests::lifecycle_functions::mark_and_sleep;

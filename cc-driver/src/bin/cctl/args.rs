@@ -6,13 +6,16 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+use crate::assumptions::Assumptions;
+
 const EXIT_CODES: &str = "\
 Exit codes:
   0    done
   1    failed
   2    wrong input
   3    nothing satisfies the assumptions
-  4    ambiguous: several clusters begin with these letters
+  4    ambiguous: several clusters begin with these letters, or several instance types satisfy
+       a contract under --strict
   5    no such cluster
   130  interrupted (Ctrl-C, or another signal that asks to end)
   `cctl exec` ends with the command's own code, the highest of all nodes:
@@ -38,10 +41,71 @@ pub(crate) enum Command {
     /// them for longer.
     #[command(after_help = DEPLOY_HELP)]
     Deploy {
-        /// Assumptions about the cluster, such as node_count=4
-        #[arg(value_name = "KEY=VALUE")]
-        assumptions: Vec<String>,
+        #[command(flatten)]
+        assumptions: Assumptions,
         /// Print an object with `handle`
+        #[arg(long)]
+        json: bool,
+    },
+    /// List the instance types that satisfy assumptions, the cheapest first
+    ///
+    /// All providers' types are looked at, whether or not they could be deployed, and nothing is
+    /// assumed that is not said. Prices are those on demand, in the cheapest region that the
+    /// assumptions allow; unknown ones (?) come last. MEMORY is in GiB, NETWORK the baseline in
+    /// Gbit/s.
+    #[command(after_help = SELECT_HELP)]
+    Select {
+        #[command(flatten)]
+        assumptions: Assumptions,
+        /// Rows to show at most; 0 shows all
+        #[arg(long, default_value_t = 30, value_name = "ROWS")]
+        limit: usize,
+        /// Print an array of objects (an object of arrays by role, where roles differ)
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show what would be deployed for a contract, and for how much
+    ///
+    /// The cheapest satisfying type for each role, in one region of one provider: of those that the
+    /// contract names by node_provider, node_machinetype or cluster_locale, else of those that are
+    /// configured, else this machine.
+    #[command(after_long_help = keys_help())]
+    Resolve {
+        #[command(flatten)]
+        assumptions: Assumptions,
+        /// Fail if more than one instance type satisfies a role
+        #[arg(long)]
+        strict: bool,
+        /// Print an object: provider, region, zone, hourly_cost, roles, …
+        #[arg(long)]
+        json: bool,
+    },
+    /// Say why a contract gets what it gets, or which changes would give it something
+    Explain {
+        #[command(flatten)]
+        assumptions: Assumptions,
+        /// Print an object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show the hierarchies of platform types
+    ///
+    /// Without a name, the kinds that there are. With one (of a kind such as accelerator, or of a
+    /// type such as EC2Type_T3 or Ada), what is below it. Names are compared without regard to
+    /// case, dots, dashes and underscores.
+    Types {
+        /// A kind or a type
+        name: Option<String>,
+        /// Also what is below that, however much
+        #[arg(long)]
+        deep: bool,
+        /// Print an array of trees
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show what the catalog of instance types holds, from where, and how old it is
+    Catalog {
+        /// Print an object
         #[arg(long)]
         json: bool,
     },
@@ -201,16 +265,47 @@ For fish: cctl completions fish > ~/.config/fish/completions/cctl.fish")]
 }
 
 const DEPLOY_HELP: &str = "\
-Keys:
-  node_count          number of nodes (1)
-  node_process_count  workers on each node (1)
-  cluster_type        PeerWorkers
-  node_provider       local: nodes are agents on this machine
-  driver_timeout      how long the agents stay without a program (10m)
+`cctl help resolve` lists the keys, and `cctl resolve` shows what would be deployed. Nodes are agents
+on this machine unless a contract or the configuration names a provider.
 
 Ctrl-C takes back what was begun; a second one leaves it for `cctl terminate`.
 
 Example: h=$(cctl deploy node_count=4 node_process_count=2)";
+
+const SELECT_HELP: &str = "\
+Examples:
+  cctl select 'accelerator_count>=4' accelerator_architecture=Ada 'node_memory_size>=256G'
+  cctl select cluster_locale=eu-north-1 node_vcpus_count=8..16 'processor_microarchitecture>=Zen3'
+  cctl select node_machinetype=t3
+`cctl help resolve` lists the keys.";
+
+/// Every key of a contract.
+fn keys_help() -> String {
+    use cc_core::contract::Parameter;
+    use cc_core::settings;
+    let mut text = "\
+Keys of the cluster:
+  cluster_type                PeerWorkers (the default), PeerWorkersMPI, ManagerWorkers
+  node_count                  nodes (1); the manager of a ManagerWorkers cluster comes on top
+  node_process_count          workers on each node (1)
+
+Keys of instances, which `manager.` or `worker.` in front restricts to that role:
+"
+    .to_owned();
+    let mut line = |name: &str, about: &str| text.push_str(&format!("  {name:<26}  {about}\n"));
+    for parameter in Parameter::all() {
+        line(parameter.name(), parameter.about());
+    }
+    line("", "");
+    for key in settings::KEYS {
+        line(key.name, key.about);
+    }
+    text.push_str(
+        "\nNumbers: 4, >=4, <=4, 4..8, with K M G T P. Names of platform types: the type or what is\n\
+         below it, and >= for a generation or a newer one: `cctl types` lists them.\n",
+    );
+    text
+}
 
 const EXEC_HELP: &str = "\
 Examples:

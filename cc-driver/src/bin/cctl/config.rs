@@ -32,8 +32,9 @@ struct Setting {
 
 pub(crate) fn run(driver: &Driver, provider: ConfigOf, json: bool) -> Result<(), Failure> {
     let none = Settings::default();
-    let effective = driver.config().effective(provider.name(), &none, &none)?;
-    let settings = settings(driver, &effective);
+    let config = driver.config()?;
+    let effective = config.effective(provider.name(), &none, &none)?;
+    let settings = settings(driver, config, &effective);
     if json {
         return output::json(&settings);
     }
@@ -50,17 +51,16 @@ pub(crate) fn run(driver: &Driver, provider: ConfigOf, json: bool) -> Result<(),
     )?)
 }
 
-fn settings(driver: &Driver, effective: &Effective) -> Vec<Setting> {
+fn settings(driver: &Driver, config: &Config, effective: &Effective) -> Vec<Setting> {
     let contract = Contract::new();
     let default = |setting, value: String| Setting {
         setting,
         value: Some(value),
         source: "default of contracts".to_owned(),
     };
-    let mut settings = vec![file(driver.config())];
+    let mut settings = vec![file(config)];
     settings.extend(keys(effective));
     settings.extend([
-        default("node_provider", contract.provider().to_owned()),
         default("cluster_type", contract.topology().to_string()),
         default("node_count", contract.nodes().to_string()),
         default(

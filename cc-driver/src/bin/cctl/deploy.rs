@@ -4,30 +4,30 @@ use std::collections::BTreeSet;
 use std::pin::pin;
 use std::time::Instant;
 
-use cc_driver::{ClusterRecord, ClusterState, Contract, Driver, Handle};
+use cc_driver::{ClusterRecord, ClusterState, Driver, Handle};
 use serde_json::json;
 
+use crate::assumptions::Assumptions;
 use crate::failure::Failure;
 use crate::output::{self, count, note, waiting, warn};
 use crate::stop::Stop;
 
 pub(crate) async fn run(
     driver: &Driver,
-    assumptions: &[String],
+    assumptions: &Assumptions,
     json: bool,
     stop: &mut Stop,
 ) -> Result<(), Failure> {
-    let contract = contract(assumptions)?;
-    let plan = contract.resolve().map_err(Failure::wrong)?;
-    let nodes = u64::from(contract.nodes());
+    let contract = assumptions.contract()?;
+    let plan = driver.planner()?.resolve(&contract)?;
+    for note in plan.notes() {
+        warn(format!("note: {note}"));
+    }
+    let nodes = u64::from(plan.nodes());
     let before = handles(driver);
     let begun = Instant::now();
 
-    let what = format!(
-        "deploying {} on {}",
-        count(nodes, "node"),
-        contract.provider()
-    );
+    let what = format!("deploying {} on {}", count(nodes, "node"), plan.provider());
     let mut deploying = pin!(waiting(what, driver.deploy_agents(&plan)));
     let handle = tokio::select! {
         deployed = &mut deploying => deployed?,
@@ -62,63 +62,18 @@ pub(crate) async fn run(
     } else {
         output::text(&format!("{handle}\n"))?;
     }
-    let lease = output::duration(contract.effective_driver_timeout().as_secs());
+    let lease = output::duration(plan.effective_driver_timeout().as_secs());
     note(format!(
         "{} × {} on {} in {:.2} s; without a program they end in {lease}\n  \
          keep them:      cctl extend {handle} 2h\n  \
          look at them:   cctl status {handle}\n  \
          give them back: cctl terminate {handle}",
         count(nodes, "node"),
-        count(contract.workers_per_node().into(), "worker"),
-        contract.provider(),
+        count(plan.workers_per_node().into(), "worker"),
+        plan.provider(),
         begun.elapsed().as_secs_f64(),
     ));
     Ok(())
-}
-
-/// What `key=value` pairs say.
-fn contract(assumptions: &[String]) -> Result<Contract, Failure> {
-    let mut contract = Contract::new();
-    let mut seen = BTreeSet::new();
-    for assumption in assumptions {
-        let (key, value) = assumption.split_once('=').ok_or_else(|| {
-            Failure::wrong(format!("`{assumption}` is no assumption: write key=value"))
-                .hint("`cctl deploy --help` lists the keys")
-        })?;
-        if !seen.insert(key) {
-            return Err(Failure::wrong(format!("{key} is given twice")));
-        }
-        let number = || {
-            value.parse::<u32>().map_err(|_| {
-                Failure::wrong(format!("{key} = {value} is no whole number, such as 4"))
-            })
-        };
-        contract =
-            match key {
-                "node_count" => contract.node_count(number()?),
-                "node_process_count" => contract.node_process_count(number()?),
-                "cluster_type" => contract.cluster_type(value.parse().map_err(Failure::wrong)?),
-                "node_provider" => contract.node_provider(value),
-                "driver_timeout" => {
-                    let time = humantime::parse_duration(value).map_err(|e| {
-                        Failure::wrong(format!(
-                            "driver_timeout = {value} is no time, such as 10m or 2h ({e})"
-                        ))
-                    })?;
-                    if time.as_secs() == 0 {
-                        return Err(Failure::wrong("driver_timeout is less than a second"));
-                    }
-                    contract.driver_timeout(time)
-                }
-                _ => {
-                    return Err(Failure::wrong(format!("{key} is no key of a contract")).hint(
-                    "the keys are node_count, node_process_count, cluster_type, node_provider \
-                     and driver_timeout",
-                ));
-                }
-            };
-    }
-    Ok(contract)
 }
 
 fn handles(driver: &Driver) -> BTreeSet<Handle> {
@@ -151,32 +106,4 @@ fn left(unfinished: &[String]) -> Failure {
         "something is left: `cctl terminate {}` takes it back",
         unfinished.join(" ")
     ))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn assumptions_are_checked_one_by_one() {
-        let parse = |text: &str| contract(&text.split(' ').map(str::to_owned).collect::<Vec<_>>());
-        let good = "node_count=3 node_process_count=2 node_provider=local cluster_type=PeerWorkers";
-        assert_eq!(parse(good).unwrap().workers(), 6);
-        let timeout = parse("driver_timeout=10m")
-            .unwrap()
-            .effective_driver_timeout();
-        assert_eq!(timeout.as_secs(), 600);
-        for wrong in [
-            "node_count",
-            "node_count=",
-            "node_count=-1",
-            "node_count=1 node_count=2",
-            "nodes=1",
-            "driver_timeout=10",
-            "driver_timeout=0s",
-            "cluster_type=Ring",
-        ] {
-            assert_eq!(parse(wrong).unwrap_err().report(), 2, "{wrong}");
-        }
-    }
 }

@@ -3,12 +3,14 @@
 use std::fmt::Display;
 use std::io::{self, IsTerminal as _, Write as _};
 
-use cc_driver::DriverError;
 use cc_driver::config::ConfigError;
 use cc_driver::records::RecordError;
+use cc_driver::{DriverError, ResolveError};
 
 const FAILED: u8 = 1;
 const WRONG_INPUT: u8 = 2;
+/// Nothing satisfies the assumptions.
+pub(crate) const NOTHING: u8 = 3;
 const AMBIGUOUS: u8 = 4;
 const NOT_FOUND: u8 = 5;
 const INTERRUPTED: u8 = 130;
@@ -38,6 +40,11 @@ impl Failure {
     /// It makes no sense.
     pub(crate) fn wrong(message: impl Display) -> Self {
         Self::new(WRONG_INPUT, message)
+    }
+
+    /// Nothing satisfies what was asked for.
+    pub(crate) fn nothing(message: impl Display) -> Self {
+        Self::new(NOTHING, message)
     }
 
     /// The user or the system wants it to end.
@@ -104,7 +111,13 @@ impl From<DriverError> for Failure {
             DriverError::Record(error @ RecordError::Ambiguous { .. }) => {
                 Self::new(AMBIGUOUS, error)
             }
-            DriverError::Contract(error) => Self::wrong(error),
+            DriverError::Resolve(error) => match error {
+                ResolveError::Nothing(_) => {
+                    Self::nothing(error).hint("`cctl explain` with the same assumptions says more")
+                }
+                ResolveError::Ambiguous { .. } => Self::new(AMBIGUOUS, error),
+                error => Self::wrong(error),
+            },
             DriverError::Config(error) => error.into(),
             DriverError::Several(failures) => Self {
                 code: FAILED,

@@ -5,6 +5,8 @@
 //! a command takes, and never print to standard output what is not the answer.
 
 mod args;
+mod assumptions;
+mod catalog;
 mod config;
 mod copy;
 mod deploy;
@@ -13,10 +15,12 @@ mod failure;
 mod lifecycle;
 mod logs;
 mod output;
+mod plan;
 mod show;
 mod stdin;
 mod stop;
 mod terminal;
+mod types;
 
 use cc_driver::Driver;
 use clap::{CommandFactory as _, Parser as _};
@@ -98,6 +102,19 @@ async fn other(driver: &Driver, command: &Command) -> Result<(), Failure> {
             lifecycle::terminate(driver, clusters, *all, *yes).await
         }
         Command::Extend { cluster, time } => lifecycle::extend(driver, cluster, *time).await,
+        Command::Select {
+            assumptions,
+            limit,
+            json,
+        } => plan::select(driver, assumptions, *limit, *json),
+        Command::Resolve {
+            assumptions,
+            strict,
+            json,
+        } => plan::resolve(driver, assumptions, *strict, *json),
+        Command::Explain { assumptions, json } => plan::explain(driver, assumptions, *json),
+        Command::Types { name, deep, json } => types::run(driver, name.as_deref(), *deep, *json),
+        Command::Catalog { json } => catalog::run(driver, *json),
         Command::Config { provider, json } => config::run(driver, *provider, *json),
         // Done before.
         Command::Deploy { .. } | Command::Exec(_) | Command::Completions { .. } => Ok(()),

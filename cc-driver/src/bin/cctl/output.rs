@@ -44,6 +44,47 @@ pub(crate) fn warn(message: impl Display) {
 /// Prints a table. Columns whose name begins with `>` are aligned to the right. It fits the
 /// terminal; without one, every row is one line.
 pub(crate) fn table<const N: usize>(header: [&str; N], rows: Vec<[String; N]>) -> io::Result<()> {
+    render(&header, rows.into_iter().map(Vec::from).collect())
+}
+
+/// A column of a table that may have to do without some.
+pub(crate) struct Column {
+    /// As in [`table`].
+    pub(crate) name: &'static str,
+    pub(crate) cells: Vec<String>,
+    /// It is left out where the terminal is too narrow for all: the highest first, 0 never.
+    pub(crate) dispensable: u8,
+}
+
+impl Column {
+    fn width(&self) -> usize {
+        let cells = self.cells.iter().map(|cell| cell.chars().count());
+        let name = self.name.trim_start_matches('>').chars().count();
+        cells.max().unwrap_or_default().max(name) + 2
+    }
+}
+
+/// Prints a table as [`table`] does, of the columns for which the terminal is wide enough.
+pub(crate) fn columns(mut columns: Vec<Column>) -> io::Result<()> {
+    if io::stdout().is_terminal() {
+        let terminal = usize::from(crate::terminal::size().0) + 2;
+        while columns.iter().map(Column::width).sum::<usize>() > terminal {
+            let last = columns.iter().map(|column| column.dispensable).max();
+            match last {
+                Some(least) if least > 0 => columns.retain(|c| c.dispensable != least),
+                _ => break,
+            }
+        }
+    }
+    let header: Vec<_> = columns.iter().map(|column| column.name).collect();
+    let count = columns.first().map_or(0, |column| column.cells.len());
+    let mut cells: Vec<_> = columns.into_iter().map(|c| c.cells.into_iter()).collect();
+    let row = |_| cells.iter_mut().filter_map(Iterator::next).collect();
+    let rows = (0..count).map(row).collect();
+    render(&header, rows)
+}
+
+fn render(header: &[&str], rows: Vec<Vec<String>>) -> io::Result<()> {
     let mut table = Table::new();
     table.load_style(comfy_table::presets::NOTHING);
     if io::stdout().is_terminal() {
@@ -52,7 +93,7 @@ pub(crate) fn table<const N: usize>(header: [&str; N], rows: Vec<[String; N]>) -
     } else {
         table.set_content_arrangement(ContentArrangement::Disabled);
     }
-    table.set_header(header.map(|name| name.trim_start_matches('>')));
+    table.set_header(header.iter().map(|name| name.trim_start_matches('>')));
     table.add_rows(rows);
     for (index, column) in table.column_iter_mut().enumerate() {
         let left = if index == 0 { 0 } else { 2 };

@@ -188,17 +188,17 @@ pub(crate) async fn status(driver: &Driver, cluster: &str, json: bool) -> Result
         object["workers"] = json!(workers);
         return output::json(&object);
     }
-    let contract = record.plan.contract();
+    let plan = &record.plan;
     let running = cluster.nodes_running.unwrap_or_default();
     let mut text = format!(
         "cluster  {handle}\nstate    {}\nnodes    {running} of {} running, {} on {}\n\
          workers  {} running, of {} on each node\n",
         cluster.state,
-        contract.nodes(),
-        contract.topology(),
-        contract.provider(),
+        plan.nodes(),
+        plan.topology(),
+        plan.provider(),
         workers.len(),
-        contract.workers_per_node(),
+        plan.workers_per_node(),
     );
     text.push_str(&format!(
         "age      {}\nlease    {}\n",
@@ -344,24 +344,24 @@ fn running(states: &States) -> u32 {
 }
 
 fn view(record: &ClusterRecord, running: Option<u32>) -> ClusterView {
-    let contract = record.plan.contract();
+    let plan = &record.plan;
     let state = match (record.state, running) {
         (ClusterState::Running, Some(0)) => "ended".to_owned(),
-        (ClusterState::Running, Some(n)) if n < contract.nodes() => "degraded".to_owned(),
+        (ClusterState::Running, Some(n)) if n < plan.nodes() => "degraded".to_owned(),
         (state, _) => state.to_string(),
     };
     ClusterView {
         handle: record.handle,
         state,
         recorded_state: Some(record.state.to_string()),
-        provider: Some(contract.provider().to_owned()),
-        cluster_type: Some(contract.topology().to_string()),
-        node_count: Some(contract.nodes()),
+        provider: Some(plan.provider().to_owned()),
+        cluster_type: Some(plan.topology().to_string()),
+        node_count: Some(plan.nodes()),
         nodes_running: running,
-        node_process_count: Some(contract.workers_per_node()),
+        node_process_count: Some(plan.workers_per_node()),
         created: Some(record.created),
         age_seconds: Some(now().saturating_sub(record.created)),
-        driver_timeout_seconds: Some(contract.effective_driver_timeout().as_secs()),
+        driver_timeout_seconds: Some(plan.effective_driver_timeout().as_secs()),
         error: None,
     }
 }
