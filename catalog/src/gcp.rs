@@ -9,7 +9,7 @@ use anyhow::{Result, bail};
 use cc_core::catalog::{Accelerators, InstanceType, Network, Processor, Storage, Tenure};
 use cc_core::platform::{Kind, Taxonomy};
 
-use crate::tables::{GIB, columns, named, number, rows, sourced};
+use crate::tables::{GIB, columns, named, number, processor, rows, sourced};
 
 const TABLE: &str = include_str!("../data/gcp.tsv");
 
@@ -49,14 +49,11 @@ fn expand(row: &str, taxonomy: &Taxonomy) -> Result<Vec<InstanceType>> {
         source,
     ] = columns("gcp.tsv", row)?;
     sourced(source, row)?;
+    let (model, microarchitecture) = processor(taxonomy, model, microarchitecture)?;
     let processor = Processor {
         manufacturer: named(taxonomy, Kind::Manufacturer, manufacturer)?,
-        model: named(taxonomy, Kind::Processor, model)?,
-        microarchitecture: named(
-            taxonomy,
-            Kind::ProcessorMicroarchitecture,
-            microarchitecture,
-        )?,
+        model,
+        microarchitecture,
         isa: named(taxonomy, Kind::ProcessorIsa, isa)?,
     };
     let accelerator = named(taxonomy, Kind::Accelerator, accelerator)?;

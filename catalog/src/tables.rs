@@ -49,13 +49,10 @@ impl Tables {
         for row in rows(FAMILIES) {
             let [family, model, microarchitecture, source] = columns("ec2-families.tsv", &row)?;
             sourced(source, &row)?;
+            let (model, microarchitecture) = processor(taxonomy, model, microarchitecture)?;
             let machines = Machines {
-                model: named(taxonomy, Kind::Processor, model)?,
-                microarchitecture: named(
-                    taxonomy,
-                    Kind::ProcessorMicroarchitecture,
-                    microarchitecture,
-                )?,
+                model,
+                microarchitecture,
             };
             if (tables.families.insert(family.to_owned(), machines)).is_some() {
                 bail!("ec2-families.tsv: {family} stands twice");
@@ -120,6 +117,22 @@ pub(crate) fn sourced(source: &str, row: &str) -> Result<()> {
         bail!("no source in `{row}`");
     }
     Ok(())
+}
+
+/// A processor's model and microarchitecture, as both tables of machines name them.
+///
+/// # Errors
+/// Names what is no platform type.
+pub(crate) fn processor(
+    taxonomy: &Taxonomy,
+    model: &str,
+    microarchitecture: &str,
+) -> Result<(Option<String>, Option<String>)> {
+    let kind = Kind::ProcessorMicroarchitecture;
+    Ok((
+        named(taxonomy, Kind::Processor, model)?,
+        named(taxonomy, kind, microarchitecture)?,
+    ))
 }
 
 #[cfg(test)]

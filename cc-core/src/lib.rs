@@ -12,6 +12,7 @@ pub mod death;
 pub mod function;
 pub mod ids;
 pub mod limits;
+pub mod nearest;
 #[cfg(feature = "net")]
 pub mod net;
 pub mod payload;

@@ -18,10 +18,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 
 use crate::limits;
+use crate::nearest::nearest;
 use field::Field as _;
-
-/// How alike names are of which one is taken for the other, misspelt. Unrelated words get to 0.6.
-const ALIKE: f64 = 0.75;
 
 /// A part of a configuration file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -278,16 +276,6 @@ pub fn find(name: &str) -> Option<&'static Key> {
         .find(|key| key.name == name || key.aliases.contains(&name))
 }
 
-/// The name that another one may have been meant for.
-pub fn nearest<'a>(name: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    names
-        .into_iter()
-        .map(|known| (strsim::jaro_winkler(known, &name.to_lowercase()), known))
-        .filter(|(score, _)| *score >= ALIKE)
-        .max_by(|a, b| a.0.total_cmp(&b.0))
-        .map(|(_, known)| known)
-}
-
 impl Settings {
     /// Sets one key: from a file's value, or from the text of a command line, which does for all
     /// types. Variables are added to the environment that there is.
@@ -354,7 +342,9 @@ impl Settings {
 fn known(key: &str) -> Result<&'static Key, SettingError> {
     find(key).ok_or_else(|| SettingError::Unknown {
         key: key.to_owned(),
-        nearest: nearest(key, KEYS.iter().map(|key| key.name)),
+        nearest: nearest(key, KEYS.iter().map(|key| key.name), 1)
+            .into_iter()
+            .next(),
     })
 }
 

@@ -148,14 +148,6 @@ impl Planner {
             .effective(plan.provider(), &contract, &Settings::default())?;
         Ok(plan.with_settings(effective.settings))
     }
-
-    /// A plan with settings that hold for one deployment: they go before those of the contract,
-    /// the configuration, and what is built in.
-    #[must_use]
-    pub fn deploy_with(plan: Plan, arguments: Settings) -> Plan {
-        let settings = arguments.over(plan.settings().clone());
-        plan.with_settings(settings)
-    }
 }
 
 /// Resolution as a method of contracts, with the user's configuration and catalog.

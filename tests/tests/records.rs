@@ -27,7 +27,7 @@ async fn records_that_cannot_be_read_are_listed_kept_and_in_nobodys_way() -> any
         std::fs::create_dir(record(&site, handle).parent().unwrap())?;
     }
     let of = |handle: Handle| good.replace(cluster.handle().as_str(), handle.as_str());
-    let version = "\"version\": 1";
+    let version = "\"version\": 2";
     assert!(good.contains(version));
     std::fs::write(record(&site, truncated), &of(truncated)[..good.len() / 2])?;
     std::fs::write(

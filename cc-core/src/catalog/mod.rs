@@ -177,8 +177,10 @@ impl Catalog {
         // What the table does not know belongs below the root, so that it can at least be named.
         let mut named = |kind: Kind, name: &Option<String>| {
             let name = name.as_ref()?;
-            let root = types.root(kind);
-            Some(types.add(kind, name, root))
+            Some(types.get(kind, name).unwrap_or_else(|| {
+                let root = types.root(kind);
+                types.add(kind, name, root)
+            }))
         };
         let processor = &facts.processor;
         let mut found = Types {

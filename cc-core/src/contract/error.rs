@@ -143,22 +143,3 @@ fn elsewhere(unknown: &UnknownType) -> String {
         }
     }
 }
-
-/// The names that are most like one, best first.
-pub(crate) fn nearest<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> Vec<String> {
-    let mut scored: Vec<_> = names
-        .filter(|candidate| strsim::jaro_winkler(name, candidate) > 0.8)
-        // Of those that begin alike, the shorter one is less far.
-        .map(|candidate| (likeness(name, candidate), candidate))
-        .collect();
-    scored.sort_by(|a, b| b.0.total_cmp(&a.0));
-    scored.truncate(2);
-    scored
-        .into_iter()
-        .map(|(_, name)| name.to_owned())
-        .collect()
-}
-
-fn likeness(a: &str, b: &str) -> f64 {
-    strsim::jaro_winkler(a, b) + strsim::normalized_damerau_levenshtein(a, b)
-}

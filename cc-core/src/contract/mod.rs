@@ -26,8 +26,6 @@ pub use quantity::{
 pub use text::{CLUSTER_PARAMETERS, Stored};
 pub use topology::{Role, Topology};
 
-pub(crate) use error::nearest;
-
 /// The assumptions about a cluster.
 ///
 /// ```

@@ -7,7 +7,8 @@ use serde_json::Value;
 
 use super::parameter::{Domain, Market, Parameter, Requirement};
 use super::quantity::{Quantity, Unit, at_least, at_most, between, function, just};
-use super::{Assumptions, Contract, ContractError, Problem, Settings, Topology, nearest};
+use super::{Assumptions, Contract, ContractError, Problem, Settings, Topology};
+use crate::nearest::nearest;
 use crate::settings;
 
 /// The keys that speak of the cluster and not of its instances.
@@ -335,13 +336,16 @@ fn unknown_key(key: &str) -> Problem {
         .chain(others);
     let nearest = match key.split_once('.') {
         Some((role, name)) => {
-            let role = nearest(role, ROLES.into_iter()).into_iter().next();
-            let names = nearest(name, all);
+            let names = nearest(name, all, 2);
+            let role = nearest(role, ROLES, 1).into_iter().next();
             (role.into_iter())
                 .flat_map(|role| names.iter().map(move |name| format!("{role}.{name}")))
                 .collect()
         }
-        None => nearest(key, all),
+        None => nearest(key, all, 2)
+            .into_iter()
+            .map(str::to_owned)
+            .collect(),
     };
     Problem::UnknownKey {
         key: key.chars().take(80).collect(),

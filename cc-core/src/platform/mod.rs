@@ -13,6 +13,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::nearest::nearest;
+
 pub use accelerators::Model;
 pub use names::{gcp_name, machine_name, simplified};
 
@@ -235,20 +237,16 @@ impl Taxonomy {
 
     /// Up to three names of a kind that are alike, best first.
     fn nearest(&self, kind: Kind, name: &str) -> Vec<String> {
-        let name = simplified(name);
-        let mut scored: Vec<_> = (self.by_name.iter())
-            .filter(|((k, _), _)| *k == kind)
-            .map(|((_, key), id)| (strsim::jaro_winkler(key, &name), &self[*id].name))
-            .filter(|(score, _)| *score > 0.8)
+        let keys = self.by_name.keys().filter(|(k, _)| *k == kind);
+        let keys = nearest(&simplified(name), keys.map(|(_, key)| &**key), 6);
+        let mut names: Vec<String> = (keys.into_iter())
+            .filter_map(|key| Some(self[self.get(kind, key)?].name.clone()))
             .collect();
-        scored.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.cmp(b.1)));
-        let mut nearest: Vec<String> = Vec::new();
-        for (_, name) in scored {
-            if nearest.len() < 3 && !nearest.contains(name) {
-                nearest.push(name.clone());
-            }
-        }
-        nearest
+        // A type and its other name are one.
+        let mut seen = std::collections::HashSet::new();
+        names.retain(|name| seen.insert(name.clone()));
+        names.truncate(3);
+        names
     }
 
     /// All types with one of their names, in any kind.

@@ -2,10 +2,9 @@
 
 /// A name as it is compared: lower case, without dots, dashes, underscores and spaces.
 pub fn simplified(name: &str) -> String {
-    (name.chars())
-        .filter(|c| !matches!(c, '.' | '-' | '_' | ' '))
-        .flat_map(char::to_lowercase)
-        .collect()
+    let mut simple = name.to_lowercase();
+    simple.retain(|c| !matches!(c, '.' | '-' | '_' | ' '));
+    simple
 }
 
 /// The platform type of an EC2 machine type or family: `t3.xlarge` is `EC2Type_T3_xLarge`.

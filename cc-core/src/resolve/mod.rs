@@ -14,6 +14,7 @@ use crate::catalog::{Catalog, Entry};
 use crate::contract::{
     Assumptions, Contract, ContractError, Parameter, Problem, Requirement, Role, Topology,
 };
+use crate::nearest::nearest;
 use crate::platform::Kind;
 use query::Query;
 use select::order;
@@ -341,7 +342,10 @@ impl<'a> Resolution<'a> {
                     return Err(ResolveError::UnknownRegion {
                         provider: state.name.clone(),
                         region: name.clone(),
-                        nearest: crate::contract::nearest(name, names.map(|r| &*r.name)),
+                        nearest: nearest(name, names.map(|r| &*r.name), 1)
+                            .into_iter()
+                            .map(str::to_owned)
+                            .collect(),
                     });
                 };
                 regions.push(Some(region as u16));

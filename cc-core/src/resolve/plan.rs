@@ -105,6 +105,26 @@ impl Plan {
         self
     }
 
+    /// The same plan with arguments of one deployment, which go before what the contract, the
+    /// configuration and the built-in settings say.
+    ///
+    /// ```
+    /// use cc_core::contract::{Contract, Settings};
+    /// let plan = Contract::new().directory("/data").resolve_locally()?;
+    /// let arguments = Settings {
+    ///     directory: Some("/scratch".to_owned()),
+    ///     ..Settings::default()
+    /// };
+    /// let plan = plan.with_arguments(arguments);
+    /// assert_eq!(plan.settings().directory.as_deref(), Some("/scratch"));
+    /// # Ok::<(), cc_core::contract::ContractError>(())
+    /// ```
+    #[must_use]
+    pub fn with_arguments(self, arguments: Settings) -> Self {
+        let settings = arguments.over(self.settings.clone());
+        self.with_settings(settings)
+    }
+
     /// The provider's name.
     pub fn provider(&self) -> &str {
         &self.provider

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use cc_core::nearest::nearest;
 use cc_core::settings::{self, Key, Section, Settings};
 use serde_json::Value as Json;
 use toml_edit::{Document, Item, TableLike, Value};
@@ -51,7 +52,7 @@ fn no_section(name: &str, item: &Item, at: String) -> ConfigError {
         _ => ConfigError::Section {
             at,
             name: name.to_owned(),
-            nearest: settings::nearest(name, SECTIONS),
+            nearest: nearest(name, SECTIONS, 1).into_iter().next(),
         },
     }
 }
