@@ -355,7 +355,7 @@ impl Resolution<'_> {
             names.truncate(NAMES);
             return match names.is_empty() {
                 true => format!("no {key}: where it is offered is unknown"),
-                false => format!("{key} = {}", names.join(", ")),
+                false => format!("{key} = {}", names.join(" or ")),
             };
         }
         let first = entries.first();
@@ -383,7 +383,7 @@ impl Resolution<'_> {
                 values.sort();
                 values.dedup();
                 values.truncate(NAMES);
-                format!("{key} = {}", values.join(", "))
+                format!("{key} = {}", values.join(" or "))
             }
         }
     }

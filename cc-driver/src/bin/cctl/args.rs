@@ -292,14 +292,14 @@ Keys of the cluster:
 Keys of instances, which `manager.` or `worker.` in front restricts to that role:
 "
     .to_owned();
-    let mut line = |name: &str, about: &str| text.push_str(&format!("  {name:<26}  {about}\n"));
-    for parameter in Parameter::all() {
-        line(parameter.name(), parameter.about());
-    }
-    line("", "");
-    for key in settings::KEYS {
-        line(key.name, key.about);
-    }
+    let line = |name: &str, about: &str| format!("  {name:<27} {about}\n");
+    text.extend(Parameter::all().map(|parameter| line(parameter.name(), parameter.about())));
+    text.push_str("\nSettings, which CCconfig.toml can give as well (`cctl config`):\n");
+    text.extend(
+        settings::KEYS
+            .iter()
+            .map(|key| line(key.name, key.about.trim_end_matches('.'))),
+    );
     text.push_str(
         "\nNumbers: 4, >=4, <=4, 4..8, with K M G T P. Names of platform types: the type or what is\n\
          below it, and >= for a generation or a newer one: `cctl types` lists them.\n",
