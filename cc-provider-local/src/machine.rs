@@ -16,6 +16,8 @@ use cc_core::platform::{Kind, Taxonomy};
 
 const NAME: &str = "local";
 const GPUS: &str = "/proc/driver/nvidia/gpus";
+/// The platform type above all of its maker's models.
+const UNKNOWN_GPU: &str = "NVIDIAAccelerator";
 
 /// What a system says of its machine.
 #[derive(Debug, Default)]
@@ -119,9 +121,9 @@ fn accelerators(gpus: &[String], types: &Taxonomy) -> Option<Accelerators> {
     let mut models: Vec<(String, Option<u64>, u32)> = Vec::new();
     for text in gpus {
         let name = text.lines().find_map(|line| value(line, "Model"));
-        let Some((model, memory)) = name.and_then(|name| gpu(name, types)) else {
-            continue;
-        };
+        let Some(name) = name else { continue };
+        // One that the table does not know is still there: nothing but its maker is known of it.
+        let (model, memory) = gpu(name, types).unwrap_or_else(|| (UNKNOWN_GPU.to_owned(), None));
         match models.iter_mut().find(|known| known.0 == model) {
             Some(known) => known.2 += 1,
             None => models.push((model, memory, 1)),
@@ -141,7 +143,7 @@ fn gpu(name: &str, types: &Taxonomy) -> Option<(String, Option<u64>)> {
         .split([' ', '-'])
         .filter(|word| !matches!(*word, "NVIDIA" | "Tesla" | ""))
         .collect();
-    let nvidia = types.get(Kind::Accelerator, "NVIDIAAccelerator")?;
+    let nvidia = types.get(Kind::Accelerator, UNKNOWN_GPU)?;
     // The model is followed by its form and memory.
     let id = (1..=words.len()).rev().find_map(|end| {
         let model = words[..end].join(" ");
@@ -205,7 +207,7 @@ mod tests {
             "MI300X",
             "",
         ] {
-            assert_eq!(gpus(&[name]), None, "{name}");
+            assert_eq!(gpus(&[name]).unwrap().model, UNKNOWN_GPU, "{name}");
         }
         assert_eq!(gpus(&["NVIDIA L4"; 4]).unwrap().count, 4.0);
         let mixed = gpus(&["NVIDIA L4", "Tesla T4", "Tesla T4"]).unwrap();

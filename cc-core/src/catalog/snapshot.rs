@@ -73,7 +73,25 @@ impl Snapshot {
         let damaged = |e: String| SnapshotError::Damaged(e);
         let body =
             zstd::bulk::decompress(packed, limits::CATALOG).map_err(|e| damaged(e.to_string()))?;
-        codec::decode(&body).map_err(|e| damaged(e.to_string()))
+        let snapshot: Self = codec::decode(&body).map_err(|e| damaged(e.to_string()))?;
+        snapshot.check().map_err(|what| damaged(what.to_owned()))?;
+        Ok(snapshot)
+    }
+
+    /// What is looked up by number must be there.
+    fn check(&self) -> Result<(), &'static str> {
+        if self
+            .regions
+            .iter()
+            .any(|r| r.zones.len() > u16::BITS as usize)
+        {
+            return Err("a region has more zones than an offer can name");
+        }
+        let mut offers = self.types.iter().flat_map(|t| &t.offers);
+        match offers.any(|offer| usize::from(offer.region) >= self.regions.len()) {
+            true => Err("an offer is in a region that is not there"),
+            false => Ok(()),
+        }
     }
 }
 
@@ -98,5 +116,24 @@ mod tests {
         for end in 8..bytes.len() {
             assert!(Snapshot::decode(&bytes[..end]).is_err(), "{end}");
         }
+    }
+
+    #[test]
+    fn numbers_that_lead_nowhere_are_damage() {
+        let mut snapshot = Snapshot::decode(crate::catalog::Catalog::embedded_bytes()).unwrap();
+        snapshot.regions.pop();
+        let decoded = Snapshot::decode(&snapshot.encode().unwrap());
+        assert!(
+            matches!(decoded, Err(SnapshotError::Damaged(_))),
+            "{decoded:?}"
+        );
+        snapshot.types.clear();
+        let zone = snapshot.regions[0].zones[0].clone();
+        snapshot.regions[0].zones = vec![zone; 17];
+        let decoded = Snapshot::decode(&snapshot.encode().unwrap());
+        assert!(
+            matches!(decoded, Err(SnapshotError::Damaged(_))),
+            "{decoded:?}"
+        );
     }
 }

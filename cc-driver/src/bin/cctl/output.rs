@@ -67,14 +67,7 @@ impl Column {
 /// Prints a table as [`table`] does, of the columns for which the terminal is wide enough.
 pub(crate) fn columns(mut columns: Vec<Column>) -> io::Result<()> {
     if io::stdout().is_terminal() {
-        let terminal = usize::from(crate::terminal::size().0) + 2;
-        while columns.iter().map(Column::width).sum::<usize>() > terminal {
-            let last = columns.iter().map(|column| column.dispensable).max();
-            match last {
-                Some(least) if least > 0 => columns.retain(|c| c.dispensable != least),
-                _ => break,
-            }
-        }
+        fit(&mut columns, usize::from(crate::terminal::size().0));
     }
     let header: Vec<_> = columns.iter().map(|column| column.name).collect();
     let count = columns.first().map_or(0, |column| column.cells.len());
@@ -82,6 +75,17 @@ pub(crate) fn columns(mut columns: Vec<Column>) -> io::Result<()> {
     let row = |_| cells.iter_mut().filter_map(Iterator::next).collect();
     let rows = (0..count).map(row).collect();
     render(&header, rows)
+}
+
+/// Leaves columns out until the rest is no wider than this, or nothing dispensable is left.
+fn fit(columns: &mut Vec<Column>, width: usize) {
+    // The first column has no space before it.
+    while columns.iter().map(Column::width).sum::<usize>() > width + 2 {
+        match columns.iter().map(|column| column.dispensable).max() {
+            Some(least) if least > 0 => columns.retain(|c| c.dispensable != least),
+            _ => break,
+        }
+    }
 }
 
 fn render(header: &[&str], rows: Vec<Vec<String>>) -> io::Result<()> {
@@ -169,5 +173,28 @@ mod tests {
         ] {
             assert_eq!(duration(seconds), text);
         }
+    }
+
+    #[test]
+    fn a_narrow_terminal_gets_fewer_columns() {
+        let table = |width| {
+            let column = |name, cell: &str, dispensable| Column {
+                name,
+                cells: vec![cell.to_owned()],
+                dispensable,
+            };
+            let mut columns = vec![
+                column("TYPE", "g6.24xlarge", 0),
+                column(">PRICE", "6.6752", 1),
+                column("NETWORK", "50G", 2),
+            ];
+            fit(&mut columns, width);
+            columns.iter().map(|c| c.name).collect::<Vec<_>>()
+        };
+        // 11, and 2 and 6, and 2 and 7.
+        assert_eq!(table(28), ["TYPE", ">PRICE", "NETWORK"]);
+        assert_eq!(table(27), ["TYPE", ">PRICE"]);
+        assert_eq!(table(18), ["TYPE"]);
+        assert_eq!(table(5), ["TYPE"]);
     }
 }
