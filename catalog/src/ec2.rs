@@ -172,7 +172,8 @@ pub(crate) fn instance_type(
             capacity_block: class("capacity-block"),
             // Apple's licence wants a whole host; EC2's answer does not say so.
             dedicated_host: architectures.iter().any(is_mac),
-            burstable: answer.burstable_performance_supported,
+            // T1 has bursts and no credits for them, which is what the answer speaks of.
+            burstable: answer.burstable_performance_supported || family == "t1",
             bare_metal: answer.bare_metal,
         },
         offers: Vec::new(),

@@ -252,3 +252,10 @@ pub const MACHINE_FILE: u64 = 4 << 20;
 
 /// Most accelerators that are looked at in one machine. The largest have 16.
 pub const MACHINE_ACCELERATORS: usize = 64;
+
+/// Longest name that is compared with others to find what was meant, and longest text of a user's
+/// that an error repeats, in bytes and letters: names are a third of that.
+pub const NAME: usize = 80;
+
+/// Fall-backs that a plan names: more attempts than anybody waits for.
+pub const ALTERNATIVES: usize = 20;

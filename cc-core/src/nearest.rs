@@ -1,5 +1,7 @@
 //! What a misspelt name was perhaps meant to be, for errors that help.
 
+use crate::limits;
+
 /// How alike two names are of which one is taken for the other, misspelt. Unrelated words get to
 /// 0.6.
 const ALIKE: f64 = 0.75;
@@ -15,6 +17,9 @@ pub fn nearest<'a>(
     names: impl IntoIterator<Item = &'a str>,
     most: usize,
 ) -> Vec<&'a str> {
+    if name.len() > limits::NAME {
+        return Vec::new();
+    }
     let name = name.to_lowercase();
     let mut alike: Vec<_> = (names.into_iter())
         .map(|known| (known, known.to_lowercase()))

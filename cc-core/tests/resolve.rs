@@ -424,7 +424,10 @@ fn wrong_input_is_named_with_what_to_write() {
         ("acelerator_count=4", "did you mean accelerator_count"),
         ("worker.acelerator_count=4", "worker.accelerator_count"),
         ("accelerator_architecture=Adda", "did you mean Ada"),
-        ("accelerator_architecture=L4", "as accelerator it is"),
+        (
+            "accelerator_architecture=L4",
+            "there is one among: accelerator",
+        ),
         ("node_machinetype=t3.xxlarge", "EC2Type_T3_xLarge"),
         ("node_memory_size>=4X", "256G"),
         ("node_memory_size>4G", "key>=value"),
@@ -442,6 +445,14 @@ fn wrong_input_is_named_with_what_to_write() {
             "cluster_type=ManagerWorkers manager.node_provider=ec2 worker.node_provider=gcp",
             "write node_provider once",
         ),
+        (
+            "cluster_type=ManagerWorkers manager.cluster_locale=us-east-1 cluster_locale=us-west-2",
+            "manager.cluster_locale = us-east-1 and cluster_locale = us-west-2 exclude each other",
+        ),
+        ("worker.node_count=4", "did you mean node_count?"),
+        ("cluster_locale=us-east1", "us-east-1"),
+        ("max_price=-1", "a number of dollars, such as 1.25"),
+        ("efa=maybe", "true, false, or a number"),
         ("accelerator_type>=GPU", "write accelerator_type = GPU"),
         (
             "cluster_type=Ring",
@@ -476,6 +487,11 @@ fn errors_of_files_name_the_line() {
     };
     assert!(error("node_count = 2\nnodes = 4\n").starts_with("cluster.toml:2: nodes is no key"));
     assert!(error("node_count = [\n").starts_with("cluster.toml:"));
+    let twice = error("accelerator_arch = \"Ada\"\naccelerator_architecture = \"Hopper\"\n");
+    assert_eq!(
+        twice,
+        "cluster.toml:2: accelerator_architecture is given twice: leave one out"
+    );
     assert!(error("[worker]\nnode_count = 2\n").starts_with("cluster.toml:2: worker.node_count"));
     let late = Contract::from_toml("cluster.toml", "\naccelerator = \"L5\"\n").unwrap();
     let catalog = Catalog::embedded();
@@ -512,4 +528,91 @@ fn role_parameters_replace_the_common_ones_one_by_one() {
         contract.key_of(Role::Manager, Parameter::NodeVcpusCount),
         "manager.node_vcpus_count"
     );
+}
+
+#[test]
+fn a_place_that_is_said_of_one_role_is_all_of_theirs() {
+    let catalog = Catalog::embedded();
+    let surroundings = ec2(&catalog);
+    let alone = parsed("cluster_type=PeerWorkersMPI cluster_locale=use1-az3 node_vcpus_count=4");
+    let there = alone.resolve_in(&surroundings).unwrap();
+    let both =
+        parsed("cluster_type=ManagerWorkers manager.cluster_locale=use1-az3 node_vcpus_count=4");
+    let plan = both.resolve_in(&surroundings).unwrap();
+    assert_eq!(plan.zone(), Some("use1-az3"));
+    for role in plan.roles() {
+        assert_eq!(role.choice, there.roles()[0].choice, "{role:?}");
+    }
+}
+
+#[test]
+fn what_is_said_in_addition_is_said_of_each_role() {
+    let file = "cluster_type = \"ManagerWorkers\"\nworker.node_machinetype = \"t3.micro\"\n";
+    let file = Contract::from_toml("cluster.toml", file).unwrap();
+    let both = file.with(parsed("node_machinetype=c5.large"));
+    let worker = both.assumptions(Role::Worker);
+    let worker = worker.get(Parameter::NodeMachinetype).unwrap();
+    assert_eq!(worker.print(Parameter::NodeMachinetype), "= c5.large");
+}
+
+#[test]
+fn changes_that_are_proposed_do_what_they_say() {
+    let catalog = Catalog::embedded();
+    let surroundings = ec2(&catalog);
+    for text in [
+        "max_price=0.001",
+        "node_memory_size>=900T accelerator_count>=99",
+        "accelerator=L4 accelerator_count=8 node_memory_size>=1T",
+        "accelerator_architecture=Ada accelerator_count=8 accelerator_memory>=512G",
+        "node_vcpus_count>=100 max_price=0.5 processor_manufacturer=AMD",
+    ] {
+        let contract = parsed(&format!("node_provider=ec2 {text}"));
+        let explanation = contract.explain_in(&surroundings).unwrap();
+        assert!(explanation.plan.is_none(), "{text}");
+        assert!(!explanation.roles[0].relaxations.is_empty(), "{text}");
+        for relaxation in &explanation.roles[0].relaxations {
+            let mut found = vec![contract.clone().cluster_locale("us-east-1")];
+            for change in &relaxation.changes {
+                // Of several names, one is of the first type.
+                let key = change.from.split(' ').next().unwrap();
+                let values = change.to.strip_prefix(key).unwrap().replace("= ", "=");
+                let values = values.replace('>', " >").replace('<', " <");
+                let each = values.split(" or ").map(|v| v.replace(' ', ""));
+                let each: Vec<_> = each
+                    .map(|v| {
+                        if v.starts_with(['=', '<', '>']) {
+                            v
+                        } else {
+                            format!("={v}")
+                        }
+                    })
+                    .map(|v| Contract::parse([format!("{key}{v}")]).unwrap())
+                    .collect();
+                found = (found.iter())
+                    .flat_map(|c| each.iter().map(|e| c.clone().with(e.clone())))
+                    .collect();
+            }
+            let found: Vec<_> = found.iter().flat_map(names).collect();
+            let first = &relaxation.instance_types[0];
+            assert!(found.contains(first), "{text}: {relaxation:?}");
+        }
+    }
+}
+
+#[test]
+fn only_a_type_or_family_is_a_name() {
+    let catalog = Catalog::embedded();
+    let surroundings = ec2(&catalog);
+    let ranks = |machine: &str| {
+        let contract = Contract::new().cluster_type(Topology::PeerWorkersMpi);
+        let contract = contract.node_machinetype(machine);
+        contract.resolve_in(&surroundings).unwrap().roles()[0]
+            .choice
+            .instance_type
+            .clone()
+    };
+    let burstable = |name: &str| catalog.get(name).unwrap().facts.tenure.burstable;
+    assert!(burstable(&ranks("t3")), "it is named");
+    assert!(!burstable(&ranks("EC2Type")), "that says only the provider");
+    assert!(burstable("t1.micro"));
 }

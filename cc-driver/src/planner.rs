@@ -201,7 +201,7 @@ fn planner() -> Result<Planner, DriverError> {
     })
 }
 
-/// Where `cctl catalog refresh` puts a newer catalog.
+/// Where a newer catalog is looked for.
 pub fn catalog_path() -> Option<PathBuf> {
     let directories = etcetera::choose_base_strategy().ok()?;
     Some(

@@ -87,6 +87,16 @@ impl Snapshot {
         {
             return Err("a region has more zones than an offer can name");
         }
+        if self.regions.len() > usize::from(u16::MAX) {
+            return Err("there are more regions than an offer can name");
+        }
+        if self
+            .types
+            .iter()
+            .any(|t| t.offers.len() > self.regions.len())
+        {
+            return Err("a type is offered in a region twice");
+        }
         let mut offers = self.types.iter().flat_map(|t| &t.offers);
         match offers.any(|offer| usize::from(offer.region) >= self.regions.len()) {
             true => Err("an offer is in a region that is not there"),

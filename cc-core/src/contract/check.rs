@@ -65,18 +65,25 @@ impl Contract {
             return Ok(());
         }
         // A cluster is made by one provider, in one place.
-        for parameter in [Parameter::NodeProvider, Parameter::ClusterLocale] {
-            let (manager, worker) = (self.manager.get(parameter), self.worker.get(parameter));
-            let (Some(manager), Some(worker)) = (manager, worker) else {
+        let roles = [Role::Manager, Role::Worker].map(|role| (role, self.assumptions(role)));
+        for parameter in Parameter::OF_ALL_ROLES {
+            let [(_, manager), (_, worker)] = &roles;
+            let (Some(first), Some(second)) = (manager.get(parameter), worker.get(parameter))
+            else {
                 continue;
             };
-            if manager != worker {
-                let key = format!("{}.{parameter}", Role::Worker);
+            if first != second {
+                let [(one, _), (other, _)] = &roles;
+                let key = self.key_of(*other, parameter);
                 return Err(ContractError {
                     at: self.place_of(&key).cloned(),
                     problem: Problem::Contradiction {
-                        first: format!("manager.{parameter} {}", manager.print(parameter)),
-                        second: format!("{key} {}", worker.print(parameter)),
+                        first: format!(
+                            "{} {}",
+                            self.key_of(*one, parameter),
+                            first.print(parameter)
+                        ),
+                        second: format!("{key} {}", second.print(parameter)),
                         hint: format!(
                             "all nodes of a cluster have the same: write {parameter} once"
                         ),

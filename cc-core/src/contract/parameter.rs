@@ -127,6 +127,9 @@ const TABLE: &[Row] = &[
 ];
 
 impl Parameter {
+    /// Those that say the same of every node of a cluster, whichever role they are said of.
+    pub(crate) const OF_ALL_ROLES: [Self; 2] = [Self::NodeProvider, Self::ClusterLocale];
+
     /// All of them.
     pub fn all() -> impl Iterator<Item = Self> {
         TABLE.iter().map(|row| row.0)

@@ -100,8 +100,8 @@ impl Quantity {
 
     /// Whether any number is in it. Negative numbers are of nothing here.
     pub fn is_possible(self) -> bool {
-        let (low, high) = (self.low.unwrap_or(0.0), self.high.unwrap_or(f64::INFINITY));
-        low.is_finite() && low >= 0.0 && low <= high
+        let (low, high) = (self.low.unwrap_or(0.0), self.high.unwrap_or(f64::MAX));
+        low >= 0.0 && low <= high && high.is_finite()
     }
 }
 
@@ -181,7 +181,11 @@ impl Unit {
             .find(|c: char| !c.is_ascii_digit() && !matches!(c, '.' | '_'))
             .unwrap_or(text.len());
         let (digits, suffix) = text.split_at(end);
-        let number: f64 = digits.replace('_', "").parse().ok()?;
+        let number: f64 = digits
+            .replace('_', "")
+            .parse()
+            .ok()
+            .filter(|n: &f64| n.is_finite())?;
         let suffix = suffix.trim().to_ascii_lowercase();
         let mut letters = suffix.chars();
         let power = match letters.next() {
@@ -196,7 +200,7 @@ impl Unit {
             (Self::BitsPerSecond, "bps" | "bit" | "bit/s" | "b/s") => 1000.0,
             _ => return None,
         };
-        Some(number * base.powi(power))
+        Some(number * base.powi(power)).filter(|number| number.is_finite())
     }
 
     /// Writes a number so that [`parse`](Self::parse) gives it back, as short as that allows.
@@ -294,6 +298,12 @@ mod tests {
             assert_eq!(Unit::BinaryBytes.parse(wrong), None, "{wrong}");
         }
         assert_eq!(Unit::Dollars.parse("1G"), None);
+        assert_eq!(
+            Unit::Count.parse(&"9".repeat(400)),
+            None,
+            "not a number any more"
+        );
+        assert!(!at_most(f64::INFINITY).is_possible() && !just(f64::NAN).is_possible());
     }
 
     #[test]

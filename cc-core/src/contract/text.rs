@@ -9,7 +9,7 @@ use super::parameter::{Domain, Market, Parameter, Requirement};
 use super::quantity::{Quantity, Unit, at_least, at_most, between, function, just};
 use super::{Assumptions, Contract, ContractError, Problem, Settings, Topology};
 use crate::nearest::nearest;
-use crate::settings;
+use crate::{limits, settings};
 
 /// The keys that speak of the cluster and not of its instances.
 pub const CLUSTER_PARAMETERS: [&str; 3] = ["cluster_type", "node_count", "node_process_count"];
@@ -54,7 +54,7 @@ impl Contract {
         for text in assumptions {
             let text = text.as_ref();
             let (key, operator, value) = split(text)
-                .ok_or_else(|| Problem::NoAssumption(text.chars().take(80).collect()))?;
+                .ok_or_else(|| Problem::NoAssumption(text.chars().take(limits::NAME).collect()))?;
             let key = contract.assume(key, operator, &Value::String(value.to_owned()))?;
             if !seen.insert(key.clone()) {
                 return Err(Problem::Twice(key).into());
@@ -86,7 +86,11 @@ impl Contract {
             format!("{name}:{line}")
         };
         let document = toml_edit::Document::parse(text).map_err(|error| ContractError {
-            at: error.span().map(|span| place(span.start)),
+            at: Some(
+                error
+                    .span()
+                    .map_or(name.to_owned(), |span| place(span.start)),
+            ),
             problem: Problem::Toml(error.message().to_owned()),
         })?;
         let mut contract = Self::new();
@@ -106,7 +110,9 @@ impl Contract {
                 let at = place(offset.or(item.span()).map_or(0, |span| span.start));
                 let value = to_json(item);
                 let key = (contract.assume(&full, "=", &value)).map_err(|e| e.at(Some(&at)))?;
-                contract.places.insert(key, at);
+                if contract.places.insert(key.clone(), at.clone()).is_some() {
+                    return Err(ContractError::from(Problem::Twice(key)).at(Some(&at)));
+                }
             }
         }
         Ok(contract)
@@ -118,6 +124,11 @@ impl Contract {
         self.cluster_type = other.cluster_type.or(self.cluster_type);
         self.node_count = other.node_count.or(self.node_count);
         self.node_process_count = other.node_process_count.or(self.node_process_count);
+        // What is said of all nodes in addition is said of each role, too.
+        for (parameter, _) in other.common.iter() {
+            self.manager.remove(parameter);
+            self.worker.remove(parameter);
+        }
         for (mine, others) in [
             (&mut self.common, other.common),
             (&mut self.manager, other.manager),
@@ -148,6 +159,7 @@ impl Contract {
         value: &Value,
     ) -> Result<String, ContractError> {
         let written = as_text(value);
+        let written: String = written.chars().take(limits::NAME).collect();
         let wrong = |key: &str, expected: String| Problem::Value {
             key: key.to_owned(),
             given: written.clone(),
@@ -165,8 +177,8 @@ impl Contract {
             "node_count" | "node_process_count" => {
                 only_equal(key)?;
                 let limit = match key {
-                    "node_count" => crate::limits::NODES,
-                    _ => crate::limits::WORKERS_PER_NODE,
+                    "node_count" => limits::NODES,
+                    _ => limits::WORKERS_PER_NODE,
                 };
                 let parameter = match key {
                     "node_count" => "node_count",
@@ -330,13 +342,17 @@ fn split(text: &str) -> Option<(&str, &str, &str)> {
 fn unknown_key(key: &str) -> Problem {
     let parameters = Parameter::all().map(Parameter::name);
     let others = settings::KEYS.iter().map(|key| key.name);
-    let all = CLUSTER_PARAMETERS
-        .into_iter()
+    let all: Vec<&str> = (CLUSTER_PARAMETERS.into_iter())
         .chain(parameters)
-        .chain(others);
+        .chain(others)
+        .collect();
     let nearest = match key.split_once('.') {
+        // What holds for the whole cluster has no role.
+        Some((role, name)) if ROLES.contains(&role) && all.contains(&name) => {
+            vec![name.to_owned()]
+        }
         Some((role, name)) => {
-            let names = nearest(name, all, 2);
+            let names = nearest(name, Parameter::all().map(Parameter::name), 2);
             let role = nearest(role, ROLES, 1).into_iter().next();
             (role.into_iter())
                 .flat_map(|role| names.iter().map(move |name| format!("{role}.{name}")))
@@ -348,7 +364,7 @@ fn unknown_key(key: &str) -> Problem {
             .collect(),
     };
     Problem::UnknownKey {
-        key: key.chars().take(80).collect(),
+        key: key.chars().take(limits::NAME).collect(),
         nearest,
     }
 }
@@ -358,6 +374,11 @@ fn expected(parameter: Parameter) -> String {
     match parameter.domain() {
         Domain::Number(unit) => {
             let example = unit.example();
+            match parameter {
+                Parameter::MaxPrice => return format!("a number of dollars, such as {example}"),
+                Parameter::Efa => return "true, false, or a number of interfaces".to_owned(),
+                _ => {}
+            }
             format!("{example}, >= {example}, <= {example}, or a range from..to")
         }
         Domain::Type(_) => format!("a platform type ({})", parameter.about()),
@@ -398,7 +419,8 @@ fn requirement(parameter: Parameter, operator: &str, value: &Value) -> Option<Re
 }
 
 fn type_requirement(operator: &str, text: &str) -> Option<Requirement> {
-    let (newer, name) = match (text.strip_prefix(">="), function(text)) {
+    let least = text.strip_prefix(">=").or(text.strip_prefix('≥'));
+    let (newer, name) = match (least, function(text)) {
         (Some(name), _) => (true, name.trim()),
         (None, Some((function, name))) if function == "atleast" => (true, name.trim()),
         (None, Some(_)) => return None,

@@ -13,6 +13,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::limits;
 use crate::nearest::nearest;
 
 pub use accelerators::Model;
@@ -179,7 +180,7 @@ impl Taxonomy {
     /// Adds a type below another, or the root of a kind; a type that is there already stays where
     /// it is.
     pub fn add(&mut self, kind: Kind, name: &str, parent: Option<TypeId>) -> TypeId {
-        let key = (kind, simplified(name));
+        let key = (kind, key(kind, name));
         if let Some(id) = self.by_name.get(&key) {
             return *id;
         }
@@ -197,7 +198,8 @@ impl Taxonomy {
 
     /// Gives a type another name, unless that is taken.
     pub fn alias(&mut self, id: TypeId, name: &str) {
-        let key = (self[id].kind, simplified(name));
+        let kind = self[id].kind;
+        let key = (kind, key(kind, name));
         if let std::collections::hash_map::Entry::Vacant(entry) = self.by_name.entry(key) {
             entry.insert(id);
             self.types[id.index()].aliases.push(name.to_owned());
@@ -215,7 +217,7 @@ impl Taxonomy {
 
     /// A type by one of its names.
     pub fn get(&self, kind: Kind, name: &str) -> Option<TypeId> {
-        self.by_name.get(&(kind, simplified(name))).copied()
+        self.by_name.get(&(kind, key(kind, name))).copied()
     }
 
     /// A type by one of its names.
@@ -226,7 +228,7 @@ impl Taxonomy {
         self.get(kind, name).ok_or_else(|| {
             Box::new(UnknownType {
                 kind,
-                name: name.to_owned(),
+                name: name.chars().take(limits::NAME).collect(),
                 nearest: self.nearest(kind, name),
                 elsewhere: (Kind::ALL.into_iter())
                     .filter(|other| *other != kind && self.get(*other, name).is_some())
@@ -238,7 +240,7 @@ impl Taxonomy {
     /// Up to three names of a kind that are alike, best first.
     fn nearest(&self, kind: Kind, name: &str) -> Vec<String> {
         let keys = self.by_name.keys().filter(|(k, _)| *k == kind);
-        let keys = nearest(&simplified(name), keys.map(|(_, key)| &**key), 6);
+        let keys = nearest(&key(kind, name), keys.map(|(_, key)| &**key), 6);
         let mut names: Vec<String> = (keys.into_iter())
             .filter_map(|key| Some(self[self.get(kind, key)?].name.clone()))
             .collect();
@@ -319,6 +321,15 @@ impl std::ops::Index<TypeId> for Taxonomy {
     }
 }
 
+/// A name as it is looked up. Dashes tell regions of different providers apart: `us-east-1` is EC2's
+/// and `us-east1` is Google's.
+fn key(kind: Kind, name: &str) -> String {
+    match kind {
+        Kind::Locale => name.to_lowercase(),
+        _ => simplified(name),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -359,6 +370,16 @@ mod tests {
         assert!(newer(cpu, "Graviton4", "NeoverseN1") && newer(cpu, "NeoverseV1", "Graviton2"));
         assert!(!newer(cpu, "Graviton1", "NeoverseN1"));
         assert!(newer(cpu, "Zen3", "AMDMicroarchitecture"), "no generation");
+    }
+
+    #[test]
+    fn regions_of_different_providers_are_told_apart() {
+        let mut types = Taxonomy::base();
+        let root = types.root(Kind::Locale);
+        let ec2 = types.add(Kind::Locale, "us-east-1", root);
+        assert_eq!(types.get(Kind::Locale, "US-East-1"), Some(ec2));
+        assert_eq!(types.get(Kind::Locale, "us-east1"), None);
+        assert_ne!(types.add(Kind::Locale, "us-east1", root), ec2);
     }
 
     #[test]

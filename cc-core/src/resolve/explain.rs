@@ -121,7 +121,9 @@ impl Resolution<'_> {
             region: region.map(|r| self.catalog().regions()[r].name.clone()),
             hints: match plan {
                 Some(_) => Vec::new(),
-                None => self.other_providers(),
+                None => (self.no_region().map(|error| error.to_string()).into_iter())
+                    .chain(self.other_providers())
+                    .collect(),
             },
             plan,
             roles,
@@ -278,13 +280,7 @@ impl Resolution<'_> {
         parameters: &[Parameter],
         entries: &[&Entry],
     ) -> Relaxation {
-        // Of one number, the smallest change is the one to its nearest value; of several things,
-        // or of names, none is nearer than another.
-        let nearest = match parameters {
-            [parameter] => self.nearest(role, *parameter, entries),
-            _ => entries.to_vec(),
-        };
-        let mut best = nearest;
+        let mut best = self.nearest(role, query, parameters, entries);
         best.sort_by(|a, b| {
             let price = |entry: &Entry| query.cheapest(entry).price.map(|p| p.micro_dollars);
             let known = |entry: &Entry| price(entry).is_none();
@@ -302,35 +298,43 @@ impl Resolution<'_> {
         }
     }
 
-    /// The entries whose number is nearest to what is assumed, or all where it is no number.
+    /// The entries whose numbers are nearest to what is assumed, each difference as a part of what
+    /// is assumed. Of names and of what is unknown, none is nearer than another.
     fn nearest<'e>(
         &self,
         role: Role,
-        parameter: Parameter,
+        query: &Query,
+        parameters: &[Parameter],
         entries: &[&'e Entry],
     ) -> Vec<&'e Entry> {
-        let Some(Requirement::Quantity(quantity)) = self.assumptions(role).get(parameter) else {
-            return entries.to_vec();
+        let assumptions = self.assumptions(role);
+        let one = |entry: &Entry, parameter: Parameter| {
+            let Some(Requirement::Quantity(quantity)) = assumptions.get(parameter) else {
+                return 0.0;
+            };
+            // What is unknown or not there is as far away as anything can be.
+            let Fact::Number(number) = query.number(entry, parameter) else {
+                return f64::MAX;
+            };
+            let below = quantity
+                .low()
+                .map_or(0.0, |low| (low - number).max(0.0) / low.max(1e-9));
+            let above = quantity
+                .high()
+                .map_or(0.0, |high| (number - high).max(0.0) / high.max(1e-9));
+            below + above
         };
-        let distance = |entry: &Entry| match fact(entry, parameter) {
-            Fact::Number(number) => {
-                let below = quantity.low().map_or(0.0, |low| (low - number).max(0.0));
-                let above = quantity.high().map_or(0.0, |high| (number - high).max(0.0));
-                Some(below + above)
-            }
-            _ => None,
+        let distance = |entry: &Entry| {
+            parameters
+                .iter()
+                .map(|p| one(entry, *p))
+                .fold(0.0, f64::max)
         };
-        let least = entries
+        let least = entries.iter().map(|e| distance(e)).min_by(f64::total_cmp);
+        let near = entries
             .iter()
-            .filter_map(|e| distance(e))
-            .min_by(f64::total_cmp);
-        match least {
-            Some(_) => {
-                let near = entries.iter().filter(|entry| distance(entry) == least);
-                near.copied().collect()
-            }
-            None => entries.to_vec(),
-        }
+            .filter(|entry| Some(distance(entry)) == least);
+        near.copied().collect()
     }
 
     /// What an assumption would have to be for entries to satisfy it.
@@ -354,22 +358,19 @@ impl Resolution<'_> {
             names.dedup();
             names.truncate(NAMES);
             return match names.is_empty() {
-                true => format!("no {key}: where it is offered is unknown"),
+                true => format!("no {key}, since it is unknown where they are offered,"),
                 false => format!("{key} = {}", names.join(" or ")),
             };
         }
         let first = entries.first();
         match (self.assumptions(role).get(parameter), first) {
             (Some(Requirement::Quantity(quantity)), Some(entry)) => {
-                let number = match (parameter, fact(entry, parameter)) {
-                    (Parameter::MaxPrice, _) => {
-                        query.cheapest(entry).price.map(|price| price.dollars())
-                    }
-                    (_, Fact::Number(number)) => Some(number),
+                let number = match query.number(entry, parameter) {
+                    Fact::Number(number) => Some(number),
                     _ => None,
                 };
                 match (number, quantity.low(), quantity.high()) {
-                    (None, ..) => format!("no {key}: it is unknown or there is none"),
+                    (None, ..) => format!("no {key}, which is unknown or not there,"),
                     (Some(n), Some(low), _) if n < low => {
                         format!("{key} >= {}", print_number(parameter, n))
                     }
@@ -377,13 +378,17 @@ impl Resolution<'_> {
                 }
             }
             _ => {
-                let mut values: Vec<String> = (entries.iter())
+                // Those of the types that are named beside it.
+                let mut values: Vec<String> = (entries.iter().take(NAMES))
                     .map(|entry| query.has(self.catalog(), parameter, entry))
+                    .filter(|value| value != "none" && value != "unknown")
                     .collect();
                 values.sort();
                 values.dedup();
-                values.truncate(NAMES);
-                format!("{key} = {}", values.join(" or "))
+                match values.is_empty() {
+                    true => format!("no {key}"),
+                    false => format!("{key} = {}", values.join(" or ")),
+                }
             }
         }
     }

@@ -14,6 +14,7 @@ use crate::catalog::{Catalog, Entry};
 use crate::contract::{
     Assumptions, Contract, ContractError, Parameter, Problem, Requirement, Role, Topology,
 };
+use crate::limits;
 use crate::nearest::nearest;
 use crate::platform::Kind;
 use query::Query;
@@ -204,9 +205,22 @@ impl<'a> Resolution<'a> {
         surroundings: &'a Surroundings<'a>,
     ) -> Result<Self, ResolveError> {
         contract.check()?;
+        let shared: Vec<_> = (contract.roles().into_iter())
+            .flat_map(|(role, _)| {
+                let own = contract.assumptions(role);
+                let said = |p| Some((p, own.get(p)?.clone()));
+                Parameter::OF_ALL_ROLES
+                    .into_iter()
+                    .filter_map(said)
+                    .collect::<Vec<_>>()
+            })
+            .collect();
         let roles = (contract.roles().into_iter())
             .map(|(role, count)| {
                 let mut assumptions = contract.assumptions(role);
+                for (parameter, requirement) in &shared {
+                    assumptions.set(*parameter, requirement.clone());
+                }
                 if let (Some(isa), None) =
                     (&surroundings.isa, assumptions.get(Parameter::ProcessorIsa))
                 {
@@ -361,7 +375,7 @@ impl<'a> Resolution<'a> {
     /// Why an instance type is not taken although it satisfies everything, unless it is named.
     fn excluded(&self, entry: &Entry, role: Role) -> Option<&'static str> {
         let (assumptions, tenure) = (self.assumptions(role), &entry.facts.tenure);
-        if assumptions.get(Parameter::NodeMachinetype).is_some() {
+        if self.is_named(assumptions) {
             return None;
         }
         if tenure.dedicated_host {
@@ -378,6 +392,18 @@ impl<'a> Resolution<'a> {
             return Some("burstable, which ranks of MPI wait for");
         }
         None
+    }
+
+    /// Whether a type or family is named, and not all that a provider has.
+    fn is_named(&self, assumptions: &Assumptions) -> bool {
+        let taxonomy = self.catalog().taxonomy();
+        let Some(Requirement::Type(name)) = assumptions.get(Parameter::NodeMachinetype) else {
+            return false;
+        };
+        // The root, and a provider's types in it, are two steps down at most.
+        taxonomy
+            .get(Kind::MachineType, name)
+            .is_some_and(|id| taxonomy.line_up(id).count() > 2)
     }
 
     /// What satisfies a role at a site, best first.
@@ -433,24 +459,29 @@ impl<'a> Resolution<'a> {
             .map(|(site, _)| site)
     }
 
+    /// That only the region is missing, if that is so.
+    fn no_region(&self) -> Option<ResolveError> {
+        let provider = self.without_region?;
+        let anywhere = Site {
+            provider,
+            region: None,
+        };
+        self.cost(anywhere)?;
+        let name = &self.provider(provider).name;
+        let regions = self.catalog().regions().iter();
+        let mut names = regions
+            .filter(|r| r.provider == *name)
+            .map(|r| r.name.clone());
+        let example = names.clone().find(|name| name == "us-east-1");
+        Some(ResolveError::NoRegion {
+            provider: name.clone(),
+            example: example.or_else(|| names.next()).unwrap_or_default(),
+        })
+    }
+
     fn why_not(&self) -> ResolveError {
-        if let Some(provider) = self.without_region {
-            let anywhere = Site {
-                provider,
-                region: None,
-            };
-            if self.cost(anywhere).is_some() {
-                let name = &self.provider(provider).name;
-                let regions = self.catalog().regions().iter();
-                let mut names = regions
-                    .filter(|r| r.provider == *name)
-                    .map(|r| r.name.clone());
-                let example = names.clone().find(|name| name == "us-east-1");
-                return ResolveError::NoRegion {
-                    provider: name.clone(),
-                    example: example.or_else(|| names.next()).unwrap_or_default(),
-                };
-            }
+        if let Some(error) = self.no_region() {
+            return error;
         }
         ResolveError::Nothing(Box::new(self.explain()))
     }
@@ -484,7 +515,9 @@ impl<'a> Resolution<'a> {
                     role: *role,
                     nodes: *nodes,
                     choice: first.map(|m| Choice::of(&m)).unwrap_or_default(),
-                    alternatives: found.filter(within).map(|m| Choice::of(&m)).collect(),
+                    alternatives: (found.filter(within).take(limits::ALTERNATIVES))
+                        .map(|m| Choice::of(&m))
+                        .collect(),
                 }
             })
             .collect();

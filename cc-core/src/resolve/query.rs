@@ -170,11 +170,7 @@ impl Query {
                 Fact::Nothing | Fact::Number(_) => Verdict::Not,
             },
             Test::Number(quantity) => {
-                let fact = match check.parameter {
-                    Parameter::MaxPrice => self.price_fact(entry),
-                    parameter => fact(entry, parameter),
-                };
-                match fact {
+                match self.number(entry, check.parameter) {
                     Fact::Number(number) if quantity.contains(number) => Verdict::Satisfied,
                     // A spot instance costs less than that, and nobody knows how much.
                     Fact::Number(_)
@@ -187,6 +183,14 @@ impl Query {
                     Fact::Unknown => Verdict::Unknown,
                 }
             }
+        }
+    }
+
+    /// What is known of a number, prices included.
+    pub(crate) fn number(&self, entry: &Entry, parameter: Parameter) -> Fact {
+        match parameter {
+            Parameter::MaxPrice => self.price_fact(entry),
+            parameter => fact(entry, parameter),
         }
     }
 

@@ -81,12 +81,13 @@ impl Catalog {
 }
 
 impl Contract {
-    /// What [`Catalog::select`] does not heed, by name.
+    /// What [`Catalog::select`] does not heed, by name: it speaks of the cluster or is a setting.
     pub fn ignored_by_select(&self) -> Vec<&'static str> {
         let said = self.to_assumptions();
-        (CLUSTER_PARAMETERS.into_iter())
-            .filter(|key| said.iter().any(|text| text.starts_with(&format!("{key}="))))
-            .collect()
+        let of_cluster = (CLUSTER_PARAMETERS.into_iter())
+            .filter(|key| said.iter().any(|text| text.starts_with(&format!("{key}="))));
+        let settings = self.settings().entries().into_iter().map(|(key, _)| key);
+        of_cluster.chain(settings).collect()
     }
 
     /// The roles that a contract says something about: those of its topology, and those that it

@@ -1,12 +1,12 @@
 //! Contracts as the command line says them: `key=value` pairs, and a file.
 
+use std::io::Read as _;
 use std::path::PathBuf;
 
 use cc_driver::{Contract, ContractError};
 use clap::Args;
 
 use crate::failure::Failure;
-use crate::output::warn;
 
 /// Larger files are no contracts.
 const LARGEST: u64 = 1 << 20;
@@ -30,20 +30,18 @@ impl Assumptions {
             Some(path) => {
                 let unreadable =
                     |e: std::io::Error| Failure::wrong(format!("read {}: {e}", path.display()));
-                let length = std::fs::metadata(path).map_err(unreadable)?.len();
-                if length > LARGEST {
+                let file = std::fs::File::open(path).map_err(unreadable)?;
+                let mut text = String::new();
+                let read = file.take(LARGEST + 1).read_to_string(&mut text);
+                if read.map_err(unreadable)? as u64 > LARGEST {
                     return Err(Failure::wrong(format!("{} is no contract", path.display())));
                 }
-                let text = std::fs::read_to_string(path).map_err(unreadable)?;
                 let name = path.display().to_string();
                 Contract::from_toml(&name, &text)
                     .map_err(wrong)?
                     .with(given)
             }
         };
-        for note in contract.notes() {
-            warn(format!("note: {note}"));
-        }
         Ok(contract)
     }
 }

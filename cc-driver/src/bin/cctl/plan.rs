@@ -17,6 +17,7 @@ pub(crate) fn select(
     json: bool,
 ) -> Result<(), Failure> {
     let (planner, contract) = (driver.planner()?, assumptions.contract()?);
+    say(contract.notes());
     for key in contract.ignored_by_select() {
         warn(format!(
             "note: {key} says nothing about instances and is ignored here"
@@ -47,7 +48,8 @@ pub(crate) fn select(
     match found.iter().find(|(_, matches)| matches.is_empty()) {
         Some((role, _)) => {
             let nothing = format!("no instance type satisfies the assumptions about the {role}");
-            Err(Failure::nothing(nothing).hint("`cctl explain` with the same says what would"))
+            Err(Failure::nothing(nothing)
+                .hint("`cctl explain` with the same, and node_provider=ec2, says what would"))
         }
         None => Ok(()),
     }
@@ -226,10 +228,14 @@ pub(crate) fn resolve(
     if json {
         return output::json(&plan_json(&plan));
     }
-    for note in plan.notes() {
+    say(plan.notes());
+    show(&plan)
+}
+
+fn say(notes: &[String]) {
+    for note in notes {
         warn(format!("note: {note}"));
     }
-    show(&plan)
 }
 
 fn plan_json(plan: &Plan) -> Value {
@@ -250,7 +256,7 @@ fn plan_json(plan: &Plan) -> Value {
 
 fn show(plan: &Plan) -> Result<(), Failure> {
     output::text(&format!(
-        "cluster   {}, {}, {} on each\nprovider  {}\nregion    {}\ncost      {}\n\n",
+        "cluster   {}, {}, {} on each\nprovider  {}\nplace     {}\ncost      {}\n\n",
         output::count(plan.nodes().into(), "node"),
         plan.topology(),
         output::count(plan.workers_per_node().into(), "worker"),
@@ -307,6 +313,7 @@ pub(crate) fn explain(
     json: bool,
 ) -> Result<(), Failure> {
     let contract = assumptions.contract()?;
+    say(contract.notes());
     let explanation = driver.planner()?.explain(&contract)?;
     if json {
         output::json(&explanation)?;
