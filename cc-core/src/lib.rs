@@ -18,9 +18,11 @@ pub mod net;
 pub mod payload;
 pub mod platform;
 pub mod provider;
+pub mod quantity;
 pub mod record;
 pub mod resolve;
 pub mod settings;
+pub mod toml;
 pub mod tree;
 pub mod wire;
 

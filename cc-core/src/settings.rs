@@ -486,7 +486,7 @@ mod tests {
                 &["from 1 up"],
             ),
             ("tunneled", serde_json::json!("yes"), &["true or false"]),
-            ("worker_memory_limit", serde_json::json!("2GB"), &["\"2G\""]),
+            ("worker_memory_limit", serde_json::json!("2X"), &["\"2G\""]),
             (
                 "worker_memory_limit",
                 serde_json::json!("99999999T"),

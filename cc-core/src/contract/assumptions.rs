@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::parameter::{Market, Parameter, Requirement, TypeAssumption};
-use super::quantity::{Quantity, at_most};
+use crate::quantity::{Quantity, at_most};
 
 /// What is assumed of a node: at most one requirement for each parameter.
 #[derive(Debug, Clone, Default, PartialEq)]

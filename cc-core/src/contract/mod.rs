@@ -7,7 +7,6 @@ mod assumptions;
 mod check;
 mod error;
 mod parameter;
-mod quantity;
 mod text;
 mod topology;
 
@@ -16,13 +15,13 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::quantity::{
+    Least, Number, Printed, Quantity, Unit, Units, at_least, at_most, between, just,
+};
 pub use crate::settings::Settings;
 pub use assumptions::{Assumptions, RoleAssumptions};
 pub use error::{ContractError, Problem};
 pub use parameter::{Domain, Market, Parameter, Requirement, TypeAssumption};
-pub use quantity::{
-    Least, Number, Printed, Quantity, Unit, Units, at_least, at_most, between, just,
-};
 pub use text::{CLUSTER_PARAMETERS, Stored};
 pub use topology::{Role, Topology};
 

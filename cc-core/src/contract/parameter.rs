@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use super::quantity::{Least, Printed, Quantity, Unit};
 use crate::platform::Kind;
+use crate::quantity::{Least, Printed, Quantity, Unit};
 
 /// An instance parameter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

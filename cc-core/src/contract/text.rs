@@ -6,9 +6,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::parameter::{Domain, Market, Parameter, Requirement};
-use super::quantity::{Quantity, Unit, at_least, at_most, between, function, just};
 use super::{Assumptions, Contract, ContractError, Problem, Settings, Topology};
 use crate::nearest::nearest;
+use crate::quantity::{Quantity, Unit, at_least, at_most, between, function, just};
+use crate::toml::to_json;
 use crate::{limits, settings};
 
 /// The keys that speak of the cluster and not of its instances.
@@ -473,32 +474,6 @@ fn as_text(value: &Value) -> String {
     match value {
         Value::String(text) => text.trim().to_owned(),
         other => other.to_string(),
-    }
-}
-
-fn to_json(item: &toml_edit::Item) -> Value {
-    match item {
-        toml_edit::Item::Value(value) => value_to_json(value),
-        toml_edit::Item::Table(table) => (table
-            .iter()
-            .map(|(key, item)| (key.to_owned(), to_json(item))))
-        .collect(),
-        _ => Value::Null,
-    }
-}
-
-fn value_to_json(value: &toml_edit::Value) -> Value {
-    match value {
-        toml_edit::Value::String(text) => Value::String(text.value().clone()),
-        toml_edit::Value::Integer(number) => (*number.value()).into(),
-        toml_edit::Value::Float(number) => (*number.value()).into(),
-        toml_edit::Value::Boolean(flag) => (*flag.value()).into(),
-        toml_edit::Value::Datetime(date) => Value::String(date.value().to_string()),
-        toml_edit::Value::Array(array) => array.iter().map(value_to_json).collect(),
-        toml_edit::Value::InlineTable(table) => (table
-            .iter()
-            .map(|(key, value)| (key.to_owned(), value_to_json(value))))
-        .collect(),
     }
 }
 

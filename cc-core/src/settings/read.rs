@@ -9,6 +9,10 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::ThreadLevel;
+use crate::quantity::Unit;
+
+/// Above this not every whole number is a floating-point number.
+const EXACT: f64 = (1_u64 << 53) as f64;
 
 pub(super) fn text(value: &Value) -> Option<String> {
     value.as_str().map(str::to_owned)
@@ -70,16 +74,9 @@ pub(super) fn bytes(value: &Value) -> Option<u64> {
     let Value::String(text) = value else {
         return value.as_u64();
     };
-    let text = text.trim();
-    let shift = match text.chars().next_back()?.to_ascii_uppercase() {
-        'K' => 10,
-        'M' => 20,
-        'G' => 30,
-        'T' => 40,
-        _ => return text.parse().ok(),
-    };
-    let number: u64 = text[..text.len() - 1].trim_end().parse().ok()?;
-    number.checked_mul(1 << shift)
+    let number = Unit::BinaryBytes.parse(text)?;
+    // Whole bytes, and few enough to be exact.
+    (number.fract() == 0.0 && number <= EXACT).then_some(number as u64)
 }
 
 pub(super) fn duration(value: &Value) -> Option<Duration> {

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use cc_core::nearest::nearest;
 use cc_core::settings::{self, Key, Section, Settings};
-use serde_json::Value as Json;
-use toml_edit::{Document, Item, TableLike, Value};
+use cc_core::toml::to_json;
+use toml_edit::{Document, Item, TableLike};
 
 use super::ConfigError;
 use super::layers::Layer;
@@ -74,7 +74,7 @@ impl File<'_> {
             let begins = start(table, name);
             let at = || self.at(begins);
             let mut one = Settings::default();
-            one.set(name, json(item))
+            one.set(name, to_json(item))
                 .map_err(|error| ConfigError::Setting { at: at(), error })?;
             // It is known, or would not have been set.
             let Some(key) = settings::find(name) else {
@@ -130,34 +130,4 @@ impl File<'_> {
 fn start(table: &dyn TableLike, name: &str) -> Option<usize> {
     let (key, _) = table.get_key_value(name)?;
     key.span().map(|span| span.start)
-}
-
-/// The value as settings take it. Dates, which none is, are their text.
-fn json(item: &Item) -> Json {
-    match item {
-        Item::None => Json::Null,
-        Item::Value(value) => json_value(value),
-        Item::Table(table) => entries(table),
-        Item::ArrayOfTables(tables) => tables.iter().map(|table| entries(table)).collect(),
-    }
-}
-
-fn json_value(value: &Value) -> Json {
-    match value {
-        Value::String(text) => text.value().as_str().into(),
-        Value::Integer(number) => (*number.value()).into(),
-        Value::Float(number) => (*number.value()).into(),
-        Value::Boolean(flag) => (*flag.value()).into(),
-        Value::Datetime(time) => time.value().to_string().into(),
-        Value::Array(items) => items.iter().map(json_value).collect(),
-        Value::InlineTable(table) => entries(table),
-    }
-}
-
-fn entries(table: &dyn TableLike) -> Json {
-    Json::Object(
-        (table.iter())
-            .map(|(name, item)| (name.to_owned(), json(item)))
-            .collect(),
-    )
 }

@@ -274,7 +274,7 @@ impl Quantity {
 }
 
 /// `at_least(x)` and `@atleast(x)` as `atleast` and `x`.
-pub(super) fn function(text: &str) -> Option<(String, &str)> {
+pub(crate) fn function(text: &str) -> Option<(String, &str)> {
     let (name, rest) = text.trim().split_once('(')?;
     let name = name.trim().trim_start_matches('@').replace('_', "");
     Some((name.to_ascii_lowercase(), rest.trim().strip_suffix(')')?))
