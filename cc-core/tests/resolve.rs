@@ -426,7 +426,7 @@ fn wrong_input_is_named_with_what_to_write() {
         ("accelerator_architecture=Adda", "did you mean Ada"),
         (
             "accelerator_architecture=L4",
-            "there is one among: accelerator",
+            "it is of another kind: accelerator",
         ),
         ("node_machinetype=t3.xxlarge", "EC2Type_T3_xLarge"),
         ("node_memory_size>=4X", "256G"),

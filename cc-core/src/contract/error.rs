@@ -139,7 +139,7 @@ fn elsewhere(unknown: &UnknownType) -> String {
         [] => String::new(),
         kinds => {
             let names: Vec<_> = kinds.iter().copied().map(Kind::name).collect();
-            format!("; there is one among: {}", names.join(", "))
+            format!("; it is of another kind: {}", names.join(", "))
         }
     }
 }
