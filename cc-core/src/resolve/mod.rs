@@ -12,7 +12,7 @@ use std::cmp::Ordering;
 
 use crate::catalog::{Catalog, Entry};
 use crate::contract::{
-    Assumptions, Contract, ContractError, Parameter, Problem, Requirement, Role, Topology,
+    Assumptions, Contract, ContractError, Parameter, Requirement, Role, Topology,
 };
 use crate::limits;
 use crate::nearest::nearest;
@@ -546,12 +546,5 @@ impl<'a> Resolution<'a> {
             };
             is_region(region).then(|| taxonomy[id].name.clone())
         })
-    }
-}
-
-/// A name that no platform type has, where one is needed.
-impl From<Problem> for ResolveError {
-    fn from(problem: Problem) -> Self {
-        Self::Contract(problem.into())
     }
 }
