@@ -10,6 +10,7 @@ use cc_core::ids::{Handle, NodeIndex, WorkerId, WorkerKey};
 use cc_core::limits;
 use cc_core::provider::NodeState;
 use cc_core::record::{ClusterRecord, ClusterState};
+use cc_core::settings::Settings;
 use cc_core::wire::control::{Answer, LogLine, NodeStatus, Request, SessionKind, WorkerCommand};
 use cc_core::wire::stream::Exec;
 use futures::StreamExt as _;
@@ -60,13 +61,15 @@ impl Driver {
         self.core.network.run("look at the nodes", looking).await
     }
 
-    /// The agent's executable that nodes of the `local` provider get, found as described in the
-    /// search order; `/proc/self/exe` if this program stands in for it.
+    /// The agent's executable that nodes of the `local` provider get, as it is configured or found as
+    /// described in the search order; `/proc/self/exe` if this program stands in for it.
     ///
     /// # Errors
-    /// Names the places that were looked at.
+    /// Names the places that were looked at, or the line of the configuration that is wrong.
     pub fn agent_executable(&self) -> Result<PathBuf, DriverError> {
-        self.core.agent(None)
+        let none = Settings::default();
+        let configured = self.config()?.effective("local", &none, &none)?.settings;
+        self.core.agent(configured.agent.as_deref())
     }
 
     /// Ends all workers of a cluster and starts fresh ones with the program that was used last,

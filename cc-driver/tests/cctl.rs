@@ -272,7 +272,7 @@ fn a_configuration_file() {
     fs::write(
         &file,
         "[defaults]\nuser = \"all\"\ndirectory = \"/all\"\n[local]\ndirectory = \"/here\"\n\
-         [ec2]\nexeflags = [\"-v\"]\n",
+         agent = \"/bin/sh\"\n[ec2]\nexeflags = [\"-v\"]\n",
     )
     .unwrap();
     let settings = place.json(&["config"]);
@@ -287,6 +287,11 @@ fn a_configuration_file() {
         assert_eq!(setting["value"], value, "{name}");
         assert_eq!(setting["source"], source, "{name}");
     }
+    let agent = setting(&settings, "agent_executable");
+    assert_eq!(
+        (&agent["value"], &agent["source"]),
+        (&"/bin/sh".into(), &"agent".into())
+    );
     let ec2 = place.json(&["config", "--provider", "ec2"]);
     assert_eq!(setting(&ec2, "directory")["value"], "/all");
     assert_eq!(setting(&ec2, "exeflags")["value"], "[\"-v\"]");

@@ -99,8 +99,8 @@ pub enum ResolveError {
         /// One of its regions.
         example: String,
     },
-    /// The configured region is none of the catalog's.
-    #[error("the configured region {region} of {provider} is not in the catalog{}", hint(.nearest))]
+    /// The region that is set is none of the catalog's.
+    #[error("the region {region} is none of {provider}'s in the catalog{}", hint(.nearest))]
     UnknownRegion {
         /// The provider.
         provider: String,

@@ -158,7 +158,7 @@ fn agent(driver: &Driver) -> Setting {
             let source = agent_search()
                 .into_iter()
                 .find(|(_, candidate, _)| candidate.as_deref() == Some(&path))
-                .map_or("found", |(name, ..)| name);
+                .map_or("agent", |(name, ..)| name);
             Setting {
                 setting: "agent_executable",
                 value: Some(path.display().to_string()),
