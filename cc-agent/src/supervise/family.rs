@@ -69,6 +69,9 @@ pub(super) fn has_environment(pid: i32, name: &str, value: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read as _;
+    use std::process::Stdio;
+
     use super::*;
 
     #[test]
@@ -81,11 +84,18 @@ mod tests {
 
     #[test]
     fn a_child_is_found_and_its_environment_seen() {
-        let mut child = std::process::Command::new("sleep")
-            .arg("60")
+        // A program that has just been started has no environment for a moment, so it says when it
+        // runs. It ends with its input.
+        let mut child = std::process::Command::new("sh")
+            .args(["-c", "echo up; read -r end"])
             .env("SOME_MARK", "1.2.3")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
             .spawn()
             .unwrap();
+        let mut up = [0; 3];
+        let mut output = child.stdout.take().unwrap();
+        output.read_exact(&mut up).unwrap();
         let pid = child.id() as i32;
         let found = children(std::process::id()).unwrap();
         assert!(found.iter().any(|c| c.pid == pid && !c.zombie));
